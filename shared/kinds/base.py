@@ -1,0 +1,68 @@
+"""What every kind's parameters have in common, and what a kind may ask at submit."""
+
+from typing import Annotated, Any, ClassVar, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from shared.pictures import PictureInfo
+from shared.settings import Settings
+
+_SHA256 = r"^[0-9a-f]{64}$"
+
+PictureId = Annotated[str, Field(pattern=_SHA256, json_schema_extra={"format": "upload", "media": "image/*"})]
+"""A parameter that names an uploaded picture."""
+TextId = Annotated[str, Field(pattern=_SHA256, json_schema_extra={"format": "upload", "media": "text/plain"})]
+"""A parameter that names an uploaded text."""
+FileId = Annotated[str, Field(pattern=_SHA256, json_schema_extra={"format": "upload", "media": "*/*"})]
+"""A parameter that names any other uploaded file (a data set, weights)."""
+JobId = Annotated[str, Field(pattern=r"^[0-9a-z]{20,40}$", json_schema_extra={"format": "job"})]
+"""A parameter that names an earlier job."""
+
+
+class Inputs(Protocol):
+    """What a kind may look at while its parameters are checked at submit."""
+
+    largest_worker_bytes: int | None
+    """Memory of the largest registered worker's device; None while no worker is known."""
+
+    def picture(self, upload_id: str, field: str) -> PictureInfo:
+        """Check an uploaded picture whole (header, size, truncation); `InvalidInput` names `field`."""
+
+    def path(self, upload_id: str, field: str) -> str:
+        """A local path of an upload's bytes; `InvalidInput` names `field` when there is no such upload."""
+
+    settings: Settings
+    """The settings of the process that checks."""
+
+    def job(self, job_id: str, field: str) -> Any:
+        """The `Job` of an earlier job; `InvalidInput` names `field` when there is none."""
+
+
+class JobParams(BaseModel):
+    """The parameters of one kind of job: what the user chose."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+    kind: ClassVar[str]
+    trains: ClassVar[bool] = False
+    """Whether the job trains a network (its process is then replaced after a number of jobs)."""
+    stall_s: ClassVar[float] = 600
+    """How long this kind may make no step before its process counts as hung (s)."""
+
+    seed: int | None = Field(None, ge=0, lt=2**31)
+    """Seed of every random number; left out, one is drawn at submit and recorded."""
+    time_limit_s: int | None = Field(None, ge=1)
+    """The longest the job may run, over all its attempts (s); it then ends as `timeout`, with its checkpoint kept."""
+
+    def check(self, inputs: Inputs) -> None:
+        """Refuse at submit whatever can be known at submit.
+
+        Raises:
+            InvalidInput: with the field's name and the value that would work.
+        """
+
+    def forecast_bytes(self, inputs: Inputs) -> int:
+        """Peak memory that the job needs on its device (bytes)."""
+        return 0

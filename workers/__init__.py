@@ -1,0 +1,1 @@
+"""The processes that run jobs: launcher, lease, pool child, embedded stack."""
