@@ -47,6 +47,9 @@ class Settings(BaseModel):
     max_trainings_per_child: Annotated[int, Field(ge=1)] = 20
     """A pool process is replaced after this many training jobs, since frameworks leak."""
 
+    extra_kinds: str = ""
+    """Kinds of your own: importable modules, separated by commas, each with a `PARAMS` class and a `run`."""
+
     @field_validator("redis_url")
     @classmethod
     def _known_scheme(cls, value: str) -> str:

@@ -1,5 +1,13 @@
 """The table of contents: every kind of job, by name."""
 
+import importlib
+
 from shared.kinds.base import JobParams
+from shared.settings import Settings
 
 KINDS: dict[str, type[JobParams]] = {}
+
+# Kinds of your own: modules that hold a `PARAMS` class and, beside it or where its `task` says, a `run`.
+for _module in filter(None, Settings.from_environment().extra_kinds.split(",")):
+    _params: type[JobParams] = importlib.import_module(_module.strip()).PARAMS
+    KINDS[_params.kind] = _params

@@ -46,6 +46,10 @@ class JobParams(BaseModel):
     )
 
     kind: ClassVar[str]
+    task: ClassVar[str] = ""
+    """The module whose `run` does the work; left out, `tasks.<kind>`."""
+    imports: ClassVar[tuple[str, ...]] = ("tensorflow", "keras")
+    """What a worker's process imports while it is idle, so that a job finds it ready."""
     trains: ClassVar[bool] = False
     """Whether the job trains a network (its process is then replaced after a number of jobs)."""
     stall_s: ClassVar[float] = 600

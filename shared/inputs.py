@@ -1,0 +1,54 @@
+"""What a kind may look at while its parameters are checked at submit."""
+
+import functools
+from typing import TYPE_CHECKING
+
+from shared.errors import InvalidInput, JobNotFound, UploadNotFound
+from shared.job import Job
+from shared.pictures import PictureInfo, inspect_picture
+from shared.settings import Settings
+
+if TYPE_CHECKING:
+    from shared.queue import Queue
+
+
+@functools.lru_cache(maxsize=1024)
+def _inspected(path: str, max_pixels: int) -> PictureInfo:
+    # An upload never changes under its name, so each is looked through once.
+    return inspect_picture(path, max_pixels=max_pixels)
+
+
+class SubmitInputs:
+    """The uploads and jobs that parameters name, seen from a queue."""
+
+    def __init__(self, queue: "Queue") -> None:
+        self.queue = queue
+        self.settings: Settings = queue.settings
+
+    @functools.cached_property
+    def largest_worker_bytes(self) -> int | None:
+        """Memory of the largest registered worker's device; None while no worker is known."""
+        sizes = [int(worker["memory_bytes"]) for worker in self.queue.store.workers() if worker.get("memory_bytes")]
+        return max(sizes, default=None)
+
+    def path(self, upload_id: str, field: str) -> str:
+        """A local path of an upload's bytes; `InvalidInput` names `field` when there is no such upload."""
+        try:
+            return str(self.queue.storage.upload_path(upload_id))
+        except UploadNotFound as error:
+            raise InvalidInput(error.message, field=field) from error
+
+    def picture(self, upload_id: str, field: str) -> PictureInfo:
+        """Check an uploaded picture whole (header, size, truncation); `InvalidInput` names `field`."""
+        path = self.path(upload_id, field)
+        try:
+            return _inspected(path, self.settings.max_image_pixels)
+        except InvalidInput as error:
+            raise InvalidInput(error.message, field=field) from error
+
+    def job(self, job_id: str, field: str) -> Job:
+        """An earlier job; `InvalidInput` names `field` when there is none."""
+        try:
+            return self.queue.get(job_id)
+        except JobNotFound as error:
+            raise InvalidInput(f"there is no job {job_id}", field=field) from error

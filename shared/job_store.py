@@ -1,0 +1,478 @@
+"""Job records in Redis: the only file that knows Redis' keys (with the prelude of `shared/lua`).
+
+Each step that must be one is a script; a script that an attempt calls carries the attempt's number and token
+and is refused when another attempt owns the job.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from redis import Redis
+from redis.backoff import ExponentialBackoff
+from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.retry import Retry
+
+from shared.errors import JobNotFound, LeaseLost, QueueUnavailable, RequestInvalid
+from shared.job import Attempt, Job, JobStatus, Worker
+
+P = "dreamq:"
+_LUA = Path(__file__).parent / "lua"
+_PLAIN = ("id", "kind", "priority", "queue", "idempotency", "status", "token", "stop")
+_NUMBERS = ("created_ms", "score", "attempt", "losses", "started_ms", "finished_ms", "forecast_bytes")
+_JSON = ("params", "labels", "depends_on", "progress", "worker", "error", "summary", "provenance", "checkpoints")
+
+
+class Claim(NamedTuple):
+    """One attempt's hold on a job; attempt and token are its fence."""
+
+    job_id: str
+    attempt: int
+    token: str
+    pid: int
+
+
+class Event(NamedTuple):
+    """Something that happened to a job: `status`, `progress`, `artifact` or `text`."""
+
+    id: str
+    type: str
+    data: dict[str, Any]
+
+
+class Renewal(NamedTuple):
+    """What a lease's renewal answers."""
+
+    stop: str
+    beat: int
+    """How often the job has reported."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """A message that is out and not yet claimed."""
+
+    job_id: str
+    kind: str
+    at_ms: int
+    publishes: int
+
+
+def connect(url: str, *, impatient: bool = False) -> "Redis":
+    """A client for `url`. Impatient: for a server that must answer its own clients within seconds."""
+    timeout_s, retries = (1.0, 1) if impatient else (10.0, 3)
+    return Redis.from_url(
+        url,
+        decode_responses=True,
+        socket_timeout=timeout_s,
+        socket_connect_timeout=min(timeout_s, 5.0),
+        health_check_interval=25,
+        # A timeout is not tried again by an impatient client: two would pass the 3 s that it has.
+        retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), retries, (ConnectionError, RedisTimeoutError)[: 2 - impatient]),
+    )
+
+
+@contextmanager
+def reachable() -> Iterator[None]:
+    """Turn any trouble with Redis into `QueueUnavailable`."""
+    try:
+        yield
+    except RedisError as error:
+        raise QueueUnavailable(f"Redis cannot be reached ({error}); try again in a few seconds") from error
+
+
+class JobStore:
+    """The job records in one Redis."""
+
+    def __init__(self, redis: "Redis") -> None:
+        self.redis = redis
+        prelude = (_LUA / "prelude.lua").read_text()
+        self._scripts = {
+            path.stem: redis.register_script(f"{prelude}\n{path.read_text()}")
+            for path in _LUA.glob("*.lua")
+            if path.stem != "prelude"
+        }
+
+    def _run(self, script: str, *args: str | int | float) -> Any:
+        with reachable():
+            return self._scripts[script](args=args)
+
+    # Reading
+
+    def now_ms(self) -> int:
+        """Milliseconds since 1970 by Redis' clock, the only one that counts."""
+        with reachable():
+            seconds, microseconds = self.redis.time()  # type: ignore[misc]
+        return int(seconds) * 1000 + int(microseconds) // 1000
+
+    def get(self, job_id: str) -> Job:
+        """The record of a job.
+
+        Raises:
+            JobNotFound: Redis has none.
+        """
+        found = self.get_many([job_id])
+        if not found:
+            raise JobNotFound()
+        return found[0]
+
+    def get_many(self, job_ids: Sequence[str]) -> list[Job]:
+        """The records of those of `job_ids` that Redis has, in that order."""
+        with reachable():
+            pipe = self.redis.pipeline(transaction=False)
+            for job_id in job_ids:
+                pipe.hgetall(f"{P}job:{job_id}")
+            jobs = [job_from_hash(fields) for fields in pipe.execute() if fields]
+            queued = [job for job in jobs if job.status == JobStatus.QUEUED]
+            for job in queued:
+                pipe.zrank(f"{P}queued:{job.queue}", job.id)
+            ranks = dict(zip((job.id for job in queued), pipe.execute(), strict=True)) if queued else {}
+        return [
+            job.model_copy(update={"queue_position": ranks[job.id] + 1}) if ranks.get(job.id) is not None else job
+            for job in jobs
+        ]
+
+    def exists(self, job_id: str) -> bool:
+        """Whether Redis has a record of this job."""
+        with reachable():
+            return bool(self.redis.exists(f"{P}job:{job_id}"))
+
+    def find(
+        self,
+        *,
+        status: str | None = None,
+        kind: str | None = None,
+        label: str | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> tuple[list[Job], str | None]:
+        """Jobs that fit all filters, newest first, and the cursor of the next page.
+
+        Raises:
+            RequestInvalid: the cursor is none of ours.
+        """
+        keys = [f"{P}jobs"]
+        keys += [f"{P}jobs:{name}:{value}" for name, value in (("status", status), ("kind", kind), ("label", label)) if value]
+        with reachable():
+            sizes = [self.redis.zcard(key) for key in keys]
+            smallest = keys[sizes.index(min(sizes))]  # type: ignore[type-var]
+            others = [key for key in keys if key not in (smallest, keys[0])]
+            ids: list[str] = []
+            position = cursor
+            for job_id, place in self._newest_first(smallest, position):
+                if all(self.redis.zscore(key, job_id) is not None for key in others):
+                    ids.append(job_id)
+                    position = place
+                    if len(ids) > limit:
+                        break
+                    last = place
+            more = len(ids) > limit
+        return self.get_many(ids[:limit]), last if more else None
+
+    def _newest_first(self, key: str, cursor: str | None) -> Iterator[tuple[str, str]]:
+        """Members of an index, newest first, each with its place; those after `cursor` only."""
+        upper, after = "+inf", None
+        if cursor is not None:
+            score, _, after = cursor.partition("-")
+            if not score.isdigit():
+                raise RequestInvalid("cursor: not one that a list call answered", field="cursor")
+            upper = score
+        start = 0
+        while chunk := self.redis.zrevrangebyscore(key, upper, "-inf", start=start, num=200, withscores=True):
+            for job_id, score in chunk:  # type: ignore[union-attr]
+                if after is None or (int(score), job_id) < (int(upper), after):
+                    yield job_id, f"{int(score)}-{job_id}"
+            start += 200
+
+    # The life of a job
+
+    def reserve(self, key_hash: str, job_id: str, body_hash: str) -> tuple[str, str]:
+        """Bind an idempotency key to a job id and a body; the pair that is bound now (perhaps an earlier one)."""
+        key = f"{P}idempotency:{key_hash}"
+        with reachable():
+            self.redis.set(key, f"{job_id} {body_hash}", nx=True)
+            bound_id, _, bound_body = str(self.redis.get(key)).partition(" ")
+        return bound_id, bound_body
+
+    def create(self, job: Job) -> bool:
+        """Write a new record; False when Redis has one already."""
+        labels = [*job.labels, *(f"{name}={value}" for name, value in job.labels.items())]
+        if job.idempotency:
+            key_hash, _, body_hash = job.idempotency.partition(" ")
+            self.reserve(key_hash, job.id, body_hash)
+        fields = [part for pair in hash_from_job(job).items() for part in pair]
+        args = [job.id, job.kind, str(job.status), job.created_ms, len(labels), *labels, *fields]
+        return bool(self._run("create", *args))
+
+    def claim(self, job_id: str, *, token: str, worker: Worker) -> Claim | None:
+        """Take a queued job; None when it is not to be had."""
+        attempt = int(self._run("claim", job_id, token, worker.model_dump_json(), worker.name, worker.pid))
+        return Claim(job_id, attempt, token, worker.pid) if attempt else None
+
+    def renew(self, claim: Claim) -> Renewal:
+        """Renew a lease.
+
+        Raises:
+            LeaseLost: another attempt owns the job.
+        """
+        answer = self._run("renew", *claim[:3])
+        if answer is None:
+            raise LeaseLost()
+        return Renewal(str(answer[0]), int(answer[1]))
+
+    def write(self, claim: Claim, fields: Mapping[str, str], *, event: str = "", data: str = "") -> str:
+        """Write fields of the record, and an event; the stop reason, '' for none.
+
+        Raises:
+            LeaseLost: another attempt owns the job.
+        """
+        pairs = [part for pair in fields.items() for part in pair]
+        answer = self._run("write", *claim[:3], event, data, *pairs)
+        if answer is None:
+            raise LeaseLost()
+        return str(answer)
+
+    def finish(self, claim: Claim, status: JobStatus, fields: Mapping[str, str]) -> bool:
+        """End a running job; False when another attempt owns it."""
+        pairs = [part for pair in fields.items() for part in pair]
+        return bool(self._run("finish", *claim[:3], str(status), *pairs))
+
+    def release(self, claim: Claim, reason: str, *, loss: bool, max_losses: int) -> str:
+        """Take a running job from its attempt; the status after that, '' when another attempt owns it."""
+        return str(self._run("release", *claim[:3], reason, int(loss), max_losses))
+
+    def cancel(self, job_id: str) -> None:
+        """Ask for a cancel.
+
+        Raises:
+            JobNotFound: Redis has no such job.
+        """
+        if not self._run("cancel", job_id):
+            raise JobNotFound()
+
+    def request_stop(self, claim: Claim, reason: str) -> bool:
+        """Flag a running job to stop; False when another attempt owns it."""
+        return bool(self._run("stop", *claim[:3], reason))
+
+    def settle(self, job: Job) -> str:
+        """Move a waiting job on if its upstream jobs allow; its status after that."""
+        return str(self._run("settle", job.id, *job.depends_on))
+
+    # The window of published messages
+
+    def take_next(self, most: int, windows: Mapping[str, int]) -> Iterator[tuple[str, str, str]]:
+        """Choose queued jobs to publish and mark them published: (id, queue, kind)."""
+        flat = self._run("dispatch", most, *(part for pair in windows.items() for part in pair))
+        return zip(flat[::3], flat[1::3], flat[2::3], strict=True)
+
+    def queues(self) -> list[str]:
+        """The queues in which a job ever waited."""
+        with reachable():
+            return sorted(self.redis.smembers(f"{P}queues"))  # type: ignore[arg-type]
+
+    def published(self, queue: str) -> list[Published]:
+        """The messages of a queue that are out and unclaimed."""
+        with reachable():
+            out = self.redis.zrange(f"{P}published:{queue}", 0, -1, withscores=True)
+            pipe = self.redis.pipeline(transaction=False)
+            for job_id, _ in out:  # type: ignore[union-attr]
+                pipe.hmget(f"{P}job:{job_id}", "kind", "publishes")
+            found = pipe.execute()
+        return [
+            Published(job_id, kind, int(at_ms), int(publishes or 1))
+            for (job_id, at_ms), (kind, publishes) in zip(out, found, strict=True)  # type: ignore[arg-type]
+            if kind
+        ]
+
+    def published_again(self, queue: str, job_id: str) -> bool:
+        """Note that a job's message goes out once more; False when it was claimed or ended meanwhile."""
+        with reachable():
+            changed = self.redis.zadd(f"{P}published:{queue}", {job_id: self.now_ms()}, xx=True, ch=True)
+            if changed:
+                self.redis.hincrby(f"{P}job:{job_id}", "publishes", 1)
+        return bool(changed)
+
+    def broker_holds(self, queue: str) -> list[str]:
+        """The raw messages that wait in the broker's list of a queue (few: the window is small)."""
+        with reachable():
+            return self.redis.lrange(queue, 0, -1)  # type: ignore[return-value]
+
+    # Leases
+
+    def leases(self) -> dict[str, str]:
+        """Each running job, with a value that every renewal changes."""
+        with reachable():
+            return self.redis.hgetall(f"{P}running")  # type: ignore[return-value]
+
+    def claim_of(self, job_id: str) -> Claim | None:
+        """The claim under which a job runs now."""
+        with reachable():
+            status, attempt, token, worker = self.redis.hmget(f"{P}job:{job_id}", "status", "attempt", "token", "worker")  # type: ignore[misc]
+        if status != JobStatus.RUNNING:
+            return None
+        return Claim(job_id, int(attempt), token, json.loads(worker)["pid"])
+
+    def claims(self, worker_name: str) -> list[Claim]:
+        """What a worker holds."""
+        with reachable():
+            held = self.redis.hgetall(f"{P}claims:{worker_name}")
+        parts = ((job_id, *value.split(" ")) for job_id, value in held.items())  # type: ignore[union-attr]
+        return [Claim(job_id, int(attempt), token, int(pid)) for job_id, attempt, token, pid in parts]
+
+    def drop_claim(self, worker_name: str, job_id: str) -> None:
+        """Forget a claim that another attempt has taken over."""
+        with reachable():
+            self.redis.hdel(f"{P}claims:{worker_name}", job_id)
+
+    # Workers
+
+    def announce(self, name: str, info: Mapping[str, Any], *, ttl_ms: int) -> None:
+        """Say that a worker lives."""
+        with reachable():
+            pipe = self.redis.pipeline(transaction=False)
+            pipe.set(f"{P}worker:{name}", json.dumps(info), px=ttl_ms)
+            pipe.zadd(f"{P}workers", {name: self.now_ms()})
+            pipe.execute()
+
+    def retire(self, name: str) -> None:
+        """Say that a worker is gone."""
+        with reachable():
+            self.redis.delete(f"{P}worker:{name}")
+            self.redis.zrem(f"{P}workers", name)
+
+    def workers(self) -> list[dict[str, Any]]:
+        """The workers heard of lately; each as it announced itself, with the jobs it holds."""
+        with reachable():
+            names: Sequence[str] = self.redis.zrange(f"{P}workers", 0, -1)  # type: ignore[assignment]
+            pipe = self.redis.pipeline(transaction=False)
+            for name in names:
+                pipe.get(f"{P}worker:{name}")
+                pipe.hkeys(f"{P}claims:{name}")
+            answers = pipe.execute()
+            for name, info in zip(names, answers[::2], strict=True):
+                if info is None:
+                    self.redis.zrem(f"{P}workers", name)
+        return [
+            {**json.loads(info), "jobs": jobs}
+            for info, jobs in zip(answers[::2], answers[1::2], strict=True)
+            if info is not None
+        ]
+
+    # Events
+
+    def emit(self, claim: Claim, event: str, data: str) -> str:
+        """Tell of something that is not kept in the record (text as it grows); the stop reason."""
+        return self.write(claim, {}, event=event, data=data)
+
+    def events_after(self, job_id: str, after: str, *, block_ms: int | None = None) -> list[Event]:
+        """Events after the one with id `after` ('0': all that are kept), waiting up to `block_ms` for the first."""
+        with reachable():
+            answer = self.redis.xread({f"{P}events:{job_id}": after}, count=500, block=block_ms)
+        entries = answer[0][1] if isinstance(answer, list) and answer else next(iter(answer.values()), [[]])[0] if answer else []
+        return [Event(entry_id, fields["type"], json.loads(fields["data"])) for entry_id, fields in entries]
+
+    # What recovery needs
+
+    @contextmanager
+    def recovery_lock(self, *, ttl_ms: int) -> Iterator[bool]:
+        """Hold the one recovery lock, if it is free."""
+        key = f"{P}recovery"
+        with reachable():
+            lock = self.redis.lock(key, timeout=ttl_ms / 1000, blocking=False)
+            held = lock.acquire()
+        try:
+            yield held
+        finally:
+            if held:
+                # A turn that outlived its lock has lost it to another process: nothing to give back.
+                with reachable():
+                    if lock.owned():
+                        lock.release()
+
+    def server_run(self) -> str:
+        """An id that changes when the Redis server restarts."""
+        with reachable():
+            return str(self.redis.info("server")["run_id"])  # type: ignore[index]
+
+    def rebuilt_for(self) -> str | None:
+        """The server run for which the records were last compared with the storage; None in an empty Redis."""
+        with reachable():
+            return self.redis.get(f"{P}rebuilt_for")  # type: ignore[return-value]
+
+    def set_rebuilt_for(self, run: str) -> None:
+        """Note that the records agree with the storage."""
+        with reachable():
+            self.redis.set(f"{P}rebuilt_for", run)
+
+    def waiting(self) -> list[Job]:
+        """The jobs that wait for others."""
+        with reachable():
+            ids: Iterable[str] = self.redis.smembers(f"{P}waiting")  # type: ignore[assignment]
+        return self.get_many(sorted(ids))
+
+    def unwritten(self) -> list[str]:
+        """The ended jobs whose end is not in storage yet."""
+        with reachable():
+            return sorted(self.redis.smembers(f"{P}unwritten"))  # type: ignore[arg-type]
+
+    def written(self, job_id: str) -> None:
+        """Note that a job's end is in storage."""
+        with reachable():
+            self.redis.srem(f"{P}unwritten", job_id)
+
+    def forget(self, job: Job) -> None:
+        """Remove a record with all that belongs to it (used when the storage knows better, and by prune)."""
+        labels = [*job.labels, *(f"{name}={value}" for name, value in job.labels.items())]
+        indexes = [f"{P}jobs", f"{P}jobs:kind:{job.kind}", *(f"{P}jobs:label:{label}" for label in labels)]
+        indexes += [f"{P}jobs:status:{status}" for status in JobStatus]
+        indexes += [f"{P}queued:{job.queue}", f"{P}published:{job.queue}"]
+        with reachable():
+            pipe = self.redis.pipeline()
+            for key in indexes:
+                pipe.zrem(key, job.id)
+            pipe.srem(f"{P}waiting", job.id)
+            pipe.srem(f"{P}unwritten", job.id)
+            pipe.hdel(f"{P}running", job.id)
+            pipe.delete(f"{P}job:{job.id}", f"{P}events:{job.id}")
+            pipe.execute()
+
+
+def hash_from_job(job: Job) -> dict[str, str | int]:
+    """A record as the fields of a Redis hash; what grows one by one has a field for each."""
+    kept = job.model_dump(mode="json", exclude_none=True)
+    fields: dict[str, str | int] = {name: kept[name] for name in (*_PLAIN, *_NUMBERS) if name in kept}
+    fields |= {name: json.dumps(kept[name]) for name in _JSON if name in kept}
+    for attempt in job.attempts:
+        fields[f"attempt.{attempt.attempt}"] = attempt.model_dump_json(exclude={"ended_ms", "reason"})
+        if attempt.ended_ms is not None:
+            fields[f"attempt_end.{attempt.attempt}"] = attempt.model_dump_json(include={"ended_ms", "reason"})
+    for number, warning in enumerate(job.warnings):
+        fields[f"warning.{number:04d}"] = warning.model_dump_json()
+    for number, artifact in enumerate(job.artifacts):
+        fields[f"artifact.{artifact.name}"] = json.dumps({**artifact.model_dump(), "place": number})
+    return fields
+
+
+def job_from_hash(fields: Mapping[str, str]) -> Job:
+    """The record that a Redis hash holds."""
+    values: dict[str, Any] = {name: fields[name] for name in (*_PLAIN, *_NUMBERS) if fields.get(name)}
+    values |= {name: json.loads(fields[name]) for name in _JSON if fields.get(name)}
+    values["attempts"] = sorted(
+        (
+            Attempt(**json.loads(value), **json.loads(fields.get(f"attempt_end.{name[8:]}", "{}")))
+            for name, value in fields.items()
+            if name.startswith("attempt.")
+        ),
+        key=lambda attempt: attempt.attempt,
+    )
+    values["warnings"] = [json.loads(fields[name]) for name in sorted(fields) if name.startswith("warning.")]
+    artifacts = (json.loads(value) for name, value in fields.items() if name.startswith("artifact."))
+    values["artifacts"] = sorted(artifacts, key=lambda artifact: artifact["place"])
+    return Job(**values)
+
+
+

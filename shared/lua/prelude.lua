@@ -1,0 +1,75 @@
+-- Put before every script: key names, Redis' own clock, events, and the moves that several scripts make.
+local P = 'dreamq:'
+local function job_key(id) return P .. 'job:' .. id end
+local function queued_key(queue) return P .. 'queued:' .. queue end
+local function published_key(queue) return P .. 'published:' .. queue end
+local function claims_key(worker) return P .. 'claims:' .. worker end
+local function events_key(id) return P .. 'events:' .. id end
+local RUNNING, WAITING, UNWRITTEN = P .. 'running', P .. 'waiting', P .. 'unwritten'
+local EVENTS_KEPT = 2000
+local EVENTS_KEPT_AFTER_END_S = 86400
+
+local function now_ms()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+local function get(id, field)
+  return redis.call('HGET', job_key(id), field) or ''
+end
+
+local function emit(id, type, data)
+  redis.call('XADD', events_key(id), 'MAXLEN', '~', EVENTS_KEPT, '*', 'type', type, 'data', data)
+end
+
+-- Data is built as text: Lua's JSON encoder would turn an empty list into an object.
+local function emit_status(id)
+  local fields = redis.call('HMGET', job_key(id), 'status', 'attempt', 'stop', 'error')
+  emit(id, 'status', '{"status":"' .. fields[1] .. '","attempt":' .. fields[2] ..
+    ',"cancel_requested":' .. tostring(fields[3] == 'user') ..
+    ',"error":' .. ((fields[4] and fields[4] ~= '') and fields[4] or 'null') .. '}')
+end
+
+local function set_status(id, status)
+  local key = job_key(id)
+  local fields = redis.call('HMGET', key, 'status', 'created_ms')
+  if fields[1] then redis.call('ZREM', P .. 'jobs:status:' .. fields[1], id) end
+  redis.call('ZADD', P .. 'jobs:status:' .. status, fields[2], id)
+  redis.call('HSET', key, 'status', status)
+end
+
+local function enqueue(id)
+  local fields = redis.call('HMGET', job_key(id), 'queue', 'score')
+  redis.call('ZADD', queued_key(fields[1]), fields[2], id)
+  redis.call('SADD', P .. 'queues', fields[1])
+  redis.call('HDEL', job_key(id), 'publishes')
+end
+
+local function leave_queue(id)
+  local queue = get(id, 'queue')
+  redis.call('ZREM', queued_key(queue), id)
+  redis.call('ZREM', published_key(queue), id)
+  redis.call('SREM', WAITING, id)
+end
+
+-- The fence: only the attempt that owns the running job passes.
+local function owns(id, attempt, token)
+  local fields = redis.call('HMGET', job_key(id), 'status', 'attempt', 'token')
+  return fields[1] == 'running' and fields[2] == attempt and fields[3] == token
+end
+
+local function end_attempt(id, reason, now)
+  local fields = redis.call('HMGET', job_key(id), 'attempt', 'worker_name')
+  redis.call('HSET', job_key(id), 'attempt_end.' .. fields[1],
+    '{"ended_ms":' .. now .. ',"reason":"' .. reason .. '"}', 'worker', '', 'token', '')
+  redis.call('HDEL', RUNNING, id)
+  if fields[2] then redis.call('HDEL', claims_key(fields[2]), id) end
+end
+
+local function finish(id, status, now)
+  set_status(id, status)
+  redis.call('HSET', job_key(id), 'finished_ms', now)
+  redis.call('SADD', UNWRITTEN, id)
+  emit_status(id)
+  redis.call('EXPIRE', events_key(id), EVENTS_KEPT_AFTER_END_S)
+end

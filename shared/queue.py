@@ -1,0 +1,414 @@
+"""The door for Python code and for the API: submit, upload, look, cancel."""
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import lru_cache
+from io import BytesIO
+from pathlib import Path
+from typing import IO, Any, Self
+
+from pydantic import ValidationError
+
+from shared.artifacts import cancel_file, read_job, write_job
+from shared.celery_app import make_celery_app
+from shared.dispatch import Dispatch
+from shared.errors import (
+    ArtifactNotFound,
+    DreamqError,
+    IdempotencyConflict,
+    InvalidInput,
+    JobNotFound,
+    KindNotFound,
+    QueueUnavailable,
+    RequestInvalid,
+)
+from shared.inputs import SubmitInputs
+from shared.job import Artifact, Job, JobStatus, Priority, new_job_id
+from shared.job_store import Event, JobStore, connect
+from shared.kinds import KINDS
+from shared.kinds.base import JobParams
+from shared.settings import Settings
+from shared.storage import Storage, Upload
+
+log = logging.getLogger(__name__)
+
+BEHIND_MS: dict[str, int] = {"high": 0, "normal": 10 * 60_000, "low": 60 * 60_000}
+"""How much later than its submit a job counts as queued (ms). So priorities age by themselves: a job of low
+priority yields to those of high priority submitted within the hour after it, and to no others."""
+
+_RESERVED_FOR_S = 3.0
+
+
+class Queue:
+    """dreamq as seen by a program: its settings, the job records, the storage."""
+
+    def __init__(self, settings: Settings, store: JobStore, storage: Storage, *, impatient: bool = False) -> None:
+        self.settings = settings
+        self.store = store
+        self.storage = storage
+        self.impatient = impatient
+        self.dispatch = Dispatch(store, make_celery_app(settings, impatient=impatient))
+        # A stream of events waits in Redis, which an impatient client would take for a dead server.
+        self._listener = JobStore(connect(settings.redis_url)) if impatient else store
+
+    @classmethod
+    def from_settings(cls, settings: Settings, *, impatient: bool = False) -> Self:
+        """A queue on these settings; `impatient` for a process whose own clients wait for it."""
+        store = JobStore(connect(settings.redis_url, impatient=impatient))
+        return cls(settings, store, Storage(settings.storage_url), impatient=impatient)
+
+    def upload(self, source: IO[bytes] | bytes | Path, *, limit_bytes: int | None = None) -> Upload:
+        """Store a file that jobs may name; the same bytes are stored once.
+
+        Raises:
+            UploadTooLarge: it is larger than `limit_bytes` (default: the setting MAX_UPLOAD_MB).
+            InvalidInput: it is empty.
+        """
+        limit = self.settings.max_upload_bytes if limit_bytes is None else limit_bytes
+        if isinstance(source, Path):
+            with source.open("rb") as opened:
+                return self.storage.store_upload(opened, limit_bytes=limit)
+        stream = BytesIO(source) if isinstance(source, bytes) else source
+        return self.storage.store_upload(stream, limit_bytes=limit)
+
+    def submit(
+        self,
+        kind: str,
+        params: JobParams | Mapping[str, Any],
+        *,
+        priority: Priority = "normal",
+        depends_on: Sequence[str] = (),
+        labels: Mapping[str, str] | None = None,
+        idempotency_key: str | None = None,
+    ) -> Job:
+        """Check a job and queue it: `job.json`, then the record, then the message.
+
+        Raises:
+            KindNotFound, InvalidInput (naming the field), UploadNotFound: the job cannot be run as it is.
+            IdempotencyConflict: the key was used with another body.
+            QueueUnavailable, StorageUnavailable, StorageFull: nothing was queued; try again.
+        """
+        if idempotency_key is not None:
+            body = [kind, dict(params), priority, list(depends_on), dict(labels or {})]
+            return self._submit_once(idempotency_key, body, kind, params, priority, depends_on, labels)
+        return self._create(self._job(new_job_id(), kind, params, priority, depends_on, labels))
+
+    def _submit_once(self, key: str, body: list[Any], kind: str, *rest: Any) -> Job:
+        """Submit under an idempotency key: of many equal requests, however parallel, one makes the job."""
+        key_hash = hashlib.sha256(key.encode()).hexdigest()
+        body_hash = hashlib.sha256(json.dumps(body, sort_keys=True, default=str).encode()).hexdigest()
+        # Checked before the key is bound, so that a refused request leaves the key free for a corrected one.
+        job = self._job(new_job_id(), kind, *rest)
+        bound_id, bound_body = self.store.reserve(key_hash, job.id, body_hash)
+        if bound_body != body_hash:
+            raise IdempotencyConflict()
+        deadline = time.monotonic() + _RESERVED_FOR_S
+        while bound_id != job.id:
+            with suppress(JobNotFound):
+                return self.get(bound_id)
+            if time.monotonic() > deadline:
+                # Whoever bound the key died before it made the job: the same body makes the same job.
+                job = self._job(bound_id, kind, *rest)
+                break
+            time.sleep(0.02)
+        return self._create(job.model_copy(update={"idempotency": f"{key_hash} {body_hash}"}))
+
+    def _job(
+        self,
+        job_id: str,
+        kind: str,
+        params: JobParams | Mapping[str, Any],
+        priority: Priority,
+        depends_on: Sequence[str],
+        labels: Mapping[str, str] | None,
+    ) -> Job:
+        """The record of a new job, its parameters checked."""
+        checked, forecast = self._checked(kind, params)
+        if checked.seed is None:
+            # Drawn from the id, which is random, so that one id always means one job.
+            drawn = int.from_bytes(hashlib.sha256(job_id.encode()).digest()[:4]) >> 1
+            checked = checked.model_copy(update={"seed": drawn})
+        upstream = [self._upstream(upstream_id) for upstream_id in dict.fromkeys(depends_on)]
+        now = self.store.now_ms()
+        waits = any(job.status != JobStatus.SUCCEEDED for job in upstream)
+        return Job(
+            id=job_id,
+            kind=kind,
+            params=checked.model_dump(mode="json"),
+            priority=priority,
+            labels=dict(labels or {}),
+            depends_on=[job.id for job in upstream],
+            queue=kind,
+            created_ms=now,
+            score=now + BEHIND_MS[priority],
+            forecast_bytes=forecast,
+            status=JobStatus.WAITING if waits else JobStatus.QUEUED,
+        )
+
+    def _checked(self, kind: str, params: JobParams | Mapping[str, Any]) -> tuple[JobParams, int]:
+        """The parameters, valid in themselves and together with what they name, and the memory they need."""
+        if kind not in KINDS:
+            raise KindNotFound(f"there is no kind {kind!r}; there are {', '.join(KINDS)}", field="kind")
+        if isinstance(params, JobParams):
+            if not isinstance(params, KINDS[kind]):
+                raise InvalidInput(f"these are no parameters of {kind}", field="params")
+            checked = params
+        else:
+            try:
+                checked = KINDS[kind].model_validate(dict(params))
+            except ValidationError as error:
+                raise invalid_input(error) from error
+        inputs = SubmitInputs(self)
+        checked.check(inputs)
+        return checked, checked.forecast_bytes(inputs)
+
+    def _upstream(self, job_id: str) -> Job:
+        """A job to depend on; one that already ended badly can't be waited for."""
+        try:
+            job = self.get(job_id)
+        except JobNotFound as error:
+            raise InvalidInput(f"there is no job {job_id}", field="depends_on") from error
+        if job.status in (JobStatus.FAILED, JobStatus.CANCELLED):
+            raise InvalidInput(f"job {job_id} has {job.status}: nothing can depend on it", field="depends_on")
+        return job
+
+    def _create(self, job: Job) -> Job:
+        """Storage first, so that a Redis which forgets can be told again; then the record; then the message."""
+        write_job(self.storage, job)
+        try:
+            self.store.create(job)
+        except QueueUnavailable:
+            # The client is told that nothing was queued: recovery must not find the job later.
+            with suppress(DreamqError):
+                self.storage.delete(f"jobs/{job.id}")
+            raise
+        if job.depends_on:
+            with suppress(QueueUnavailable):
+                # An upstream job may have ended since it was looked at.
+                self.store.settle(job)
+        try:
+            self.dispatch.step()
+            return self.store.get(job.id)
+        except QueueUnavailable as error:
+            log.warning("job %s: accepted, but not dispatched (%s); recovery will", job.id, error)
+            return job
+
+    def get(self, job_id: str) -> Job:
+        """A job, from Redis or, when Redis forgot it, from storage.
+
+        Raises:
+            JobNotFound: neither knows the id.
+        """
+        try:
+            return self.store.get(job_id)
+        except JobNotFound:
+            job = read_job(self.storage, job_id)
+            if job is None:
+                raise
+            return job
+
+    def jobs(
+        self,
+        *,
+        status: str | None = None,
+        kind: str | None = None,
+        label: str | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> tuple[list[Job], str | None]:
+        """Jobs that fit all filters, newest first, and the next page's cursor; `label` is `name` or `name=value`."""
+        if status is not None and status not in set(JobStatus):
+            raise RequestInvalid(f"status: one of {', '.join(JobStatus)}", field="status")
+        return self.store.find(status=status, kind=kind, label=label, limit=limit, cursor=cursor)
+
+    def cancel(self, job_id: str) -> Job:
+        """Ask for a job's cancel: one that waits ends at once, a running one at its next step.
+
+        Raises:
+            JobNotFound: there is no such job.
+        """
+        job = self.get(job_id)
+        if job.status.ended:
+            return job
+        self.storage.write(cancel_file(job_id), b"{}")
+        with suppress(JobNotFound):  # Redis has just forgotten it; recovery reads the file
+            self.store.cancel(job_id)
+        job = self.get(job_id)
+        if job.status.ended:
+            self.settle_end(job)
+        return job
+
+    def settle_end(self, job: Job) -> None:
+        """What follows from a job's end: its record in storage, the jobs that wait for it, room for the next.
+
+        Whatever of it fails here is done by recovery.
+        """
+        try:
+            write_job(self.storage, job)
+            self.store.written(job.id)
+            for waiting in self.store.waiting():
+                if job.id in waiting.depends_on:
+                    self.store.settle(waiting)
+            self.dispatch.step()
+        except DreamqError as error:
+            log.warning("job %s has %s; what follows is left to recovery (%s)", job.id, job.status, error)
+
+    def events(self, job_id: str, *, after: str = "0", block_s: float = 15) -> Iterator[Event | None]:
+        """What happens to a job, from the event after `after` on; None whenever nothing came for `block_s`.
+
+        Ends when the job has ended and all is told.
+
+        Raises:
+            JobNotFound: there is no such job.
+        """
+        self.get(job_id)
+        while True:
+            # Read before the events: if it has ended by now, all its events are there to be read.
+            job = self.get(job_id)
+            block_ms = None if job.status.ended else max(1, int(block_s * 1000))
+            events = self._listener.events_after(job_id, after, block_ms=block_ms)
+            for event in events:
+                yield event
+                after = event.id
+            if not events:
+                if job.status.ended:
+                    if after == "0":
+                        yield Event("0-1", "status", ended_status(job))
+                    return
+                yield None
+
+    def artifact(self, job_id: str, name: str) -> Artifact:
+        """One of a job's artifacts.
+
+        Raises:
+            JobNotFound, ArtifactNotFound
+        """
+        found = self.get(job_id).artifact(name)
+        if found is None:
+            raise ArtifactNotFound(f"job {job_id} has no artifact {name!r} (yet)")
+        return found
+
+    def open_artifact(self, job_id: str, name: str) -> IO[bytes]:
+        """An artifact's bytes; raises as `artifact`."""
+        try:
+            return self.storage.open(self.artifact(job_id, name).path)
+        except FileNotFoundError as error:
+            raise ArtifactNotFound(f"the file of {name!r} is gone from the storage") from error
+
+    def workers(self) -> list[dict[str, Any]]:
+        """The workers heard of lately: name, host, device, queues, what runs, since when."""
+        return self.store.workers()
+
+    def check_ready(self) -> None:
+        """Raise QueueUnavailable or StorageUnavailable unless both answer."""
+        self.store.now_ms()
+        self.storage.check()
+
+
+def ended_status(job: Job) -> dict[str, Any]:
+    """The data of a `status` event, made from the record of an ended job."""
+    error = job.error.model_dump() if job.error else None
+    return {"status": str(job.status), "attempt": job.attempt, "cancel_requested": job.stop == "user", "error": error}
+
+
+def invalid_input(error: ValidationError) -> InvalidInput:
+    """The first trouble that the parameters' model found, in our words, with the field's name."""
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"]) or "params"
+    if first["type"] == "extra_forbidden":
+        return InvalidInput(f"there is no parameter {field!r}", field=field)
+    if first["type"] == "missing":
+        return InvalidInput(f"{field} is required", field=field)
+    message = first["msg"].removeprefix("Value error, ")
+    return InvalidInput(f"{field}: {message} (given: {first['input']!r:.80})", field=field)
+
+
+# For Python programs: `from shared.queue import submit, upload`
+
+
+class JobHandle:
+    """A submitted job, as a Python program holds it."""
+
+    def __init__(self, queue: Queue, job_id: str) -> None:
+        self._queue = queue
+        self.id = job_id
+
+    def __repr__(self) -> str:
+        return f"<job {self.id}>"
+
+    def status(self) -> dict[str, Any]:
+        """The whole job as the API would show it (its `status` among the rest)."""
+        return self._queue.get(self.id).view()
+
+    def wait(self, timeout_s: float | None = None) -> dict[str, Any]:
+        """Wait for the job's end and return the job.
+
+        Raises:
+            TimeoutError: it had not ended after `timeout_s`; it goes on all the same.
+        """
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        for _ in self._queue.events(self.id, block_s=1):
+            if deadline is not None and time.monotonic() > deadline:
+                if self._queue.get(self.id).status.ended:
+                    break
+                raise TimeoutError(f"job {self.id} has not ended after {timeout_s} s")
+        return self.status()
+
+    def cancel(self) -> None:
+        """Ask for the job's cancel."""
+        self._queue.cancel(self.id)
+
+    def events(self, after: str = "0") -> Iterator[Event]:
+        """What happens to the job, until it ends."""
+        return (event for event in self._queue.events(self.id, after=after) if event is not None)
+
+    def artifacts(self) -> list[dict[str, Any]]:
+        """The files it has left so far."""
+        return list(self.status()["artifacts"])
+
+    def download(self, folder: str | Path) -> list[Path]:
+        """Copy its files into `folder`; the paths written."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        written = []
+        for artifact in self._queue.get(self.id).artifacts:
+            target = folder / artifact.name
+            target.write_bytes(self._queue.storage.read(artifact.path))
+            written.append(target)
+        return written
+
+
+@lru_cache(maxsize=8)
+def _queue_for(settings: Settings) -> Queue:
+    return Queue.from_settings(settings)
+
+
+def queue_from_environment() -> Queue:
+    """The queue that the environment's settings describe, one per process."""
+    return _queue_for(Settings.from_environment())
+
+
+def upload(source: str | Path | bytes | IO[bytes]) -> str:
+    """Store a file that jobs may name; its id. Raises as `Queue.upload`."""
+    return queue_from_environment().upload(Path(source) if isinstance(source, str) else source).id
+
+
+def submit(
+    params: JobParams,
+    *,
+    priority: Priority = "normal",
+    labels: Mapping[str, str] | None = None,
+    depends_on: Sequence["str | JobHandle"] = (),
+    idempotency_key: str | None = None,
+) -> JobHandle:
+    """Queue a job from Python; needs Redis and storage only, and never loads TensorFlow. Raises as `Queue.submit`."""
+    queue = queue_from_environment()
+    upstream = [job.id if isinstance(job, JobHandle) else job for job in depends_on]
+    job = queue.submit(
+        params.kind, params, priority=priority, labels=labels, depends_on=upstream, idempotency_key=idempotency_key
+    )
+    return JobHandle(queue, job.id)

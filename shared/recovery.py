@@ -1,0 +1,232 @@
+"""What a vanished worker, a lost message, a crash between two writes or an empty Redis leaves behind.
+
+Runs in every worker's main process and in the API, so that status is true even with all workers dead.
+Everybody watches the leases; who holds the lock acts.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from shared.artifacts import cancel_file, find_checkpoints, read_job, read_manifest
+from shared.errors import DreamqError, JobNotFound, QueueUnavailable
+from shared.job import Job, JobStatus
+from shared.job_store import Claim, hash_from_job
+from shared.queue import Queue
+
+log = logging.getLogger(__name__)
+
+LONGEST_REPUBLISH_S = 600
+_LOCK_TURNS = 10
+
+
+class Leases:
+    """Which running jobs have not been renewed for a whole lease, by this process' own monotonic clock.
+
+    A Redis that pauses stops all renewals, so the count starts again after any gap: what was not watched
+    cannot be judged.
+    """
+
+    def __init__(self, lease_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self.lease_s = lease_s
+        self.clock = clock
+        self._seen: dict[str, tuple[str, float]] = {}
+        self._last_look = clock()
+
+    def look(self, read: Callable[[], dict[str, str]]) -> list[str]:
+        """Read the leases; the ids of the jobs whose lease has run out.
+
+        Raises:
+            QueueUnavailable: Redis did not answer; the count starts again.
+        """
+        started = self.clock()
+        try:
+            leases = read()
+        except QueueUnavailable:
+            self._seen.clear()
+            raise
+        now = self.clock()
+        if now - self._last_look > self.lease_s / 2 or now - started > self.lease_s / 3:
+            self._seen.clear()
+        self._last_look = now
+        self._seen = {
+            job_id: self._seen[job_id] if self._seen.get(job_id, ("", 0))[0] == value else (value, now)
+            for job_id, value in leases.items()
+        }
+        return [job_id for job_id, (_, since) in self._seen.items() if now - since >= self.lease_s]
+
+
+class Recovery:
+    """One process' turns."""
+
+    def __init__(self, queue: Queue) -> None:
+        self.queue = queue
+        self.store = queue.store
+        self.storage = queue.storage
+        self.settings = queue.settings
+        self.leases = Leases(self.settings.lease_s)
+
+    def turn(self) -> None:
+        """Watch the leases, and do what is to be done if no other process does it just now.
+
+        Raises:
+            DreamqError: Redis or the storage cannot be reached.
+        """
+        lost = self.leases.look(self.store.leases)
+        with self.store.recovery_lock(ttl_ms=int(self.settings.recovery_every_s * _LOCK_TURNS * 1000)) as held:
+            if not held:
+                return
+            self.rebuild_if_restarted()
+            for job_id in lost:
+                self.take_back(job_id)
+            self.publish_again()
+            for job in self.store.waiting():
+                self.move_on(job)
+            for job_id in self.store.unwritten():
+                self.write_end(job_id)
+            self.queue.dispatch.step()
+
+    def take_back(self, job_id: str) -> None:
+        """A job whose worker is no longer heard: complete its end if it came to that, else queue it again."""
+        claim = self.store.claim_of(job_id)
+        if claim is not None and not complete_end(self.queue, claim):
+            status = self.store.release(claim, "worker_lost", loss=True, max_losses=self.settings.max_losses)
+            log.warning("job %s: attempt %d is no longer heard; the job is %s", job_id, claim.attempt, status or "another's")
+            self.follow_up(job_id)
+
+    def follow_up(self, job_id: str) -> None:
+        """What follows when a job has just ended."""
+        job = self.store.get(job_id)
+        if job.status.ended:
+            self.queue.settle_end(job)
+
+    def publish_again(self) -> None:
+        """Send the messages again that nobody took: each later than the time before."""
+        now = self.store.now_ms()
+        for queue in self.store.queues():
+            waiting = ""
+            for message in self.store.published(queue):
+                patience_s = min(LONGEST_REPUBLISH_S, self.settings.lease_s * 2 ** (message.publishes - 1))
+                if now - message.at_ms < patience_s * 1000:
+                    continue
+                waiting = waiting or "\n".join(self.store.broker_holds(queue))
+                # One that still stands in the broker's list is not lost, only not reached yet.
+                if message.job_id not in waiting and self.store.published_again(queue, message.job_id):
+                    log.warning("job %s: its message was lost; published again", message.job_id)
+                    self.queue.dispatch.publish(message.job_id, queue, message.kind)
+
+    def move_on(self, job: Job) -> None:
+        """A waiting job: an upstream job may have ended when nobody could look."""
+        for upstream_id in job.depends_on:
+            if not self.store.exists(upstream_id):
+                upstream = read_job(self.storage, upstream_id)
+                if upstream is not None:
+                    self.store.create(upstream)
+        if self.store.settle(job) == JobStatus.FAILED:
+            self.follow_up(job.id)
+
+    def write_end(self, job_id: str) -> None:
+        """An ended job whose end did not reach the storage."""
+        try:
+            self.queue.settle_end(self.store.get(job_id))
+        except JobNotFound:
+            self.store.written(job_id)
+
+    # An empty or older Redis
+
+    def rebuild_if_restarted(self) -> None:
+        """Compare the records with the storage whenever Redis restarted or was emptied.
+
+        A restart may have lost the last second of writes, even with an append-only file.
+        """
+        run = self.store.server_run()
+        if self.store.rebuilt_for() == run:
+            return
+        started = time.monotonic()
+        restored = sum(self.restore(job_id) for job_id in self.storage.names("jobs"))
+        self.store.set_rebuilt_for(run)
+        self.queue.dispatch.forget_workers()
+        log.info("records compared with the storage: %d restored in %.1f s", restored, time.monotonic() - started)
+
+    def restore(self, job_id: str) -> bool:
+        """Bring one job's record up to what the storage knows; whether that changed anything."""
+        try:
+            stored = read_job(self.storage, job_id)
+        except DreamqError as error:
+            log.error("job %s cannot be restored: %s", job_id, error)
+            return False
+        if stored is None:
+            return False
+        try:
+            record = self.store.get(job_id)
+        except JobNotFound:
+            return self.store.create(self.continued(stored))
+        if stored.status.ended and not record.status.ended:
+            # Redis lost the job's last writes.
+            self.store.forget(record)
+            return self.store.create(stored)
+        return False
+
+    def continued(self, stored: Job) -> Job:
+        """A job as it goes on from what its attempts left in storage."""
+        if stored.status.ended:
+            return stored
+        checkpoints = find_checkpoints(self.storage, stored.id)
+        folders = [folder.partition("-") for folder in self.storage.names(f"jobs/{stored.id}/attempts")]
+        attempt = max((int(number) for number, _, _ in folders if number.isdigit()), default=0)
+        job = stored.model_copy(update={"attempt": attempt, "checkpoints": checkpoints[:2]})
+        for number, _, token in sorted(folders, reverse=True):
+            end = read_manifest(self.storage, f"jobs/{stored.id}/attempts/{number}-{token}")
+            if end is not None:
+                return Job.model_validate({**job.model_dump(), **end})
+        if self.storage.exists(cancel_file(stored.id)):
+            ended = {"status": JobStatus.CANCELLED, "stop": "user", "finished_ms": self.store.now_ms()}
+            return job.model_copy(update=ended)
+        return job
+
+
+def complete_end(queue: Queue, claim: Claim) -> bool:
+    """End a job whose attempt wrote its manifest, and died before it could write the record; whether it did."""
+    end = read_manifest(queue.storage, f"jobs/{claim.job_id}/attempts/{claim.attempt}-{claim.token}")
+    if end is None:
+        return False
+    job = Job.model_validate({**queue.store.get(claim.job_id).model_dump(), **end})
+    kept = hash_from_job(job)
+    fields = {
+        name: str(value)
+        for name, value in kept.items()
+        if name in ("error", "summary", "provenance", "progress") or name.startswith(("artifact.", "warning."))
+    }
+    if queue.store.finish(claim, job.status, fields):
+        queue.settle_end(queue.store.get(claim.job_id))
+    return True
+
+
+class RecoveryThread(threading.Thread):
+    """Takes a turn every few seconds until it is stopped."""
+
+    def __init__(self, queue: Queue, name: str = "recovery") -> None:
+        super().__init__(name=name, daemon=True)
+        self._recovery = Recovery(queue)
+        self._stopping = threading.Event()
+
+    def run(self) -> None:
+        """Turn after turn; trouble is logged once, and the next turn tries again."""
+        trouble = ""
+        while not self._stopping.wait(self._recovery.settings.recovery_every_s):
+            try:
+                self._recovery.turn()
+                trouble = ""
+            except Exception as error:
+                # Whatever it was, the thread must live: nobody else would notice that it is gone.
+                if str(error) != trouble:
+                    log.warning("recovery: %s", error, exc_info=not isinstance(error, DreamqError))
+                trouble = str(error)
+
+    def stop(self) -> None:
+        """Ask the thread to end."""
+        self._stopping.set()
+
+
+

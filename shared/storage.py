@@ -1,0 +1,249 @@
+"""The storage root through fsspec: checked names, whole files or none, uploads under their hash."""
+
+import errno
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from shared.errors import InvalidInput, StorageFull, StorageUnavailable, UploadNotFound, UploadTooLarge
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_CHUNK = 1 << 20
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class Upload(NamedTuple):
+    """A stored upload, named by the sha256 of its bytes."""
+
+    id: str
+    bytes: int
+    media_type: str
+
+
+def checked(path: str) -> str:
+    """The same path, when each of its parts is a plain name.
+
+    Raises:
+        InvalidInput: a part could leave its folder, hide, or mean something to a shell or a URL.
+    """
+    for part in path.split("/"):
+        if not NAME.fullmatch(part):
+            raise InvalidInput(f"{part!r} is no file name: letters, digits, dot, dash and underscore only, up to 128")
+    return path
+
+
+@contextmanager
+def told_apart() -> Iterator[None]:
+    """Name the trouble a file system can have: full, or out of reach; a file that is not there stays what it is."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        if error.errno in _FULL:
+            raise StorageFull(f"the storage has no room left ({error.strerror})") from error
+        raise StorageUnavailable(f"the storage cannot be used: {error}") from error
+
+
+class Storage:
+    """Files below one root. Paths are relative to it, with `/` between checked names."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        try:
+            self.fs, self.root = fsspec.core.url_to_fs(url)
+        except (ImportError, ValueError) as error:
+            raise StorageUnavailable(f"STORAGE_URL={url!r} cannot be used: {error}") from error
+        self.local = isinstance(self.fs, LocalFileSystem)
+        self.cache = Path(tempfile.gettempdir()) / "dreamq-cache"
+
+    def full(self, path: str) -> str:
+        """The path as the file system knows it."""
+        return f"{self.root}/{checked(path)}"
+
+    def write(self, path: str, data: bytes) -> None:
+        """Store bytes: whole under the name, or not at all.
+
+        Raises:
+            StorageFull: there is no room; nothing is left under the name.
+            StorageUnavailable: any other trouble.
+        """
+        with told_apart():
+            if not self.local:
+                self.fs.pipe_file(self.full(path), data)
+                return
+            with self._temporary(path) as temporary:
+                temporary.write(data)
+
+    def write_file(self, path: str, source: Path) -> None:
+        """Store a local file's bytes; raises as `write`."""
+        with told_apart():
+            if not self.local:
+                self.fs.put_file(str(source), self.full(path))
+                return
+            with self._temporary(path) as temporary, source.open("rb") as opened:
+                shutil.copyfileobj(opened, temporary, _CHUNK)
+
+    @contextmanager
+    def _temporary(self, path: str) -> Iterator[IO[bytes]]:
+        """A file beside the final one, renamed to it when all is written and on disk."""
+        final = Path(self.full(path))
+        final.parent.mkdir(parents=True, exist_ok=True)
+        temporary = final.with_name(f".{uuid.uuid4().hex}.tmp")
+        try:
+            with temporary.open("wb") as opened:
+                yield opened
+                opened.flush()
+                os.fsync(opened.fileno())
+            temporary.replace(final)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def read(self, path: str) -> bytes:
+        """All bytes of a file; FileNotFoundError when there is none."""
+        with told_apart():
+            return bytes(self.fs.cat_file(self.full(path)))
+
+    def open(self, path: str) -> IO[bytes]:
+        """Open a file for reading; FileNotFoundError when there is none."""
+        with told_apart():
+            opened: IO[bytes] = self.fs.open(self.full(path), "rb")
+            return opened
+
+    def exists(self, path: str) -> bool:
+        """Whether there is a file of this name."""
+        with told_apart():
+            return bool(self.fs.exists(self.full(path)))
+
+    def names(self, folder: str) -> list[str]:
+        """The names in a folder, sorted; none when there is no such folder."""
+        with told_apart():
+            try:
+                found: list[Any] = self.fs.ls(self.full(folder), detail=False, **({} if self.local else {"refresh": True}))
+            except (FileNotFoundError, NotADirectoryError):
+                return []
+        names = (str(entry).rstrip("/").rsplit("/", 1)[-1] for entry in found)
+        return sorted(name for name in names if NAME.fullmatch(name))
+
+    def delete(self, path: str) -> None:
+        """Remove a file or a folder with all in it, if it is there."""
+        with told_apart():
+            try:
+                self.fs.rm(self.full(path), recursive=True)
+            except FileNotFoundError:
+                return
+
+    def local_path(self, path: str) -> Path:
+        """A file on this machine with the bytes of `path`: itself, or a copy in the cache.
+
+        Only for files that never change under their name (uploads, artifacts, checkpoints).
+        """
+        if self.local:
+            found = Path(self.full(path))
+            if not found.is_file():
+                raise FileNotFoundError(path)
+            return found
+        copy = self.cache / hashlib.sha256(f"{self.url}\n{path}".encode()).hexdigest()
+        if not copy.exists():
+            self.cache.mkdir(parents=True, exist_ok=True, mode=0o700)
+            temporary = copy.with_name(f"{uuid.uuid4().hex}.tmp")
+            with told_apart():
+                self.fs.get_file(self.full(path), str(temporary))
+            temporary.replace(copy)
+        return copy
+
+    def check(self) -> None:
+        """Raise StorageUnavailable (or StorageFull) unless a file can be written and removed."""
+        probe = f"probe-{uuid.uuid4().hex}"
+        self.write(probe, b"dreamq")
+        self.delete(probe)
+
+    # Uploads
+
+    def store_upload(self, source: IO[bytes], *, limit_bytes: int) -> Upload:
+        """Store a stream under the hash of its bytes; the same bytes are stored once.
+
+        Raises:
+            UploadTooLarge: more than `limit_bytes` came; nothing is kept.
+            InvalidInput: nothing came.
+        """
+        digest, size, head = hashlib.sha256(), 0, b""
+        spool_folder = Path(self.full("uploads")) if self.local else None
+        with told_apart():
+            if spool_folder is not None:
+                spool_folder.mkdir(parents=True, exist_ok=True)
+            spool = tempfile.NamedTemporaryFile(dir=spool_folder, prefix=".", suffix=".tmp", delete=False)
+        temporary = Path(spool.name)
+        try:
+            with told_apart(), spool:
+                while chunk := source.read(_CHUNK):
+                    size += len(chunk)
+                    if size > limit_bytes:
+                        raise UploadTooLarge(f"the upload is larger than {limit_bytes} bytes")
+                    head = head or chunk[:512]
+                    digest.update(chunk)
+                    spool.write(chunk)
+                spool.flush()
+                os.fsync(spool.fileno())
+            if size == 0:
+                raise InvalidInput("the upload is empty", field="file")
+            self._keep_upload(digest.hexdigest(), temporary)
+        finally:
+            temporary.unlink(missing_ok=True)
+        return Upload(digest.hexdigest(), size, media_type(head))
+
+    def _keep_upload(self, upload_id: str, temporary: Path) -> None:
+        path = f"uploads/{upload_id}"
+        if self.exists(path):
+            return
+        with told_apart():
+            if self.local:
+                temporary.chmod(0o644)
+                temporary.replace(self.full(path))
+            else:
+                self.fs.put_file(str(temporary), self.full(path))
+
+    def upload_path(self, upload_id: str) -> Path:
+        """A local file with an upload's bytes.
+
+        Raises:
+            UploadNotFound: there is no such upload.
+        """
+        try:
+            return self.local_path(f"uploads/{upload_id}")
+        except FileNotFoundError as error:
+            raise UploadNotFound(f"there is no upload {upload_id}; upload the file first") from error
+
+
+_SIGNATURES = (
+    (b"\x89PNG\r\n\x1a\n", "image/png"),
+    (b"\xff\xd8\xff", "image/jpeg"),
+    (b"GIF8", "image/gif"),
+    (b"BM", "image/bmp"),
+    (b"II*\0", "image/tiff"),
+    (b"MM\0*", "image/tiff"),
+    (b"PK\x03\x04", "application/zip"),
+    (b"\x89HDF\r\n\x1a\n", "application/x-hdf5"),
+)
+
+
+def media_type(head: bytes) -> str:
+    """The media type that the first bytes of a file show."""
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "image/webp"
+    for signature, found in _SIGNATURES:
+        if head.startswith(signature):
+            return found
+    if b"\0" in head:
+        return "application/octet-stream"
+    return "text/plain"

@@ -1,0 +1,91 @@
+"""A kind that only the tests register: it counts steps, and leaves a chain of hashes that shows each was done once."""
+
+import hashlib
+import os
+import signal
+import time
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from shared.errors import Diverged, JobCancelled
+from shared.kinds.base import Inputs, JobParams, PictureId
+
+if TYPE_CHECKING:
+    from tasks.job_context import JobContext
+
+
+class StepsParams(JobParams):
+    """Count, with all that a job can do and all that can go wrong with it."""
+
+    kind: ClassVar[str] = "steps"
+    task: ClassVar[str] = "tests.faults.steps"
+    imports: ClassVar[tuple[str, ...]] = ()
+
+    steps: int = Field(5, ge=1)
+    """How many steps to take."""
+    step_s: float = Field(0.0, ge=0)
+    """How long each takes (s)."""
+    checkpoint_every: int = Field(0, ge=0)
+    """Steps between two checkpoints; 0 = as the context decides."""
+    trouble: Literal["", "crash", "diverge", "memory", "die", "deaf", "hang", "odd"] = ""
+    """What goes wrong at half way: an unforeseen error, NaN, no memory, SIGKILL, no more reports, no more steps,
+    an exception that is none."""
+    image: PictureId | None = None
+    """A picture, looked at by the submit check."""
+
+    def check(self, inputs: Inputs) -> None:
+        """A picture must be one."""
+        if self.image:
+            inputs.picture(self.image, "image")
+
+
+PARAMS = StepsParams
+
+
+def chain(steps: int, seed: int) -> str:
+    """What `result.txt` holds after `steps` steps, each done exactly once and in order."""
+    value = str(seed).encode()
+    for step in range(steps):
+        value = hashlib.sha256(value + str(step).encode()).digest()
+    return value.hex()
+
+
+def run(params: StepsParams, job: "JobContext") -> None:
+    """Take the steps."""
+    state = job.resume() or {"value": np.frombuffer(str(params.seed).encode(), np.uint8), "step": 0}
+    value = state["value"].tobytes()
+    for step in range(int(state["step"]), params.steps):
+        if step == params.steps // 2:
+            misbehave(params.trouble, job)
+        value = hashlib.sha256(value + str(step).encode()).digest()
+        time.sleep(params.step_s)
+        done = step + 1
+        if params.checkpoint_every and done % params.checkpoint_every == 0:
+            job.save_checkpoint(done, {"value": np.frombuffer(value, np.uint8)})
+            job.save_artifact(f"preview-{done:04d}.txt", value.hex().encode())
+        try:
+            job.report(done, params.steps, checkpoint=lambda value=value: {"value": np.frombuffer(value, np.uint8)})
+        except JobCancelled:
+            job.save_artifact("partial.txt", value.hex().encode())
+            raise
+    job.summary["steps"] = params.steps
+    job.save_artifact("result.txt", value.hex().encode())
+
+
+def misbehave(trouble: str, job: "JobContext") -> None:
+    """Go wrong in one of the ways that tasks do."""
+    match trouble:
+        case "crash":
+            raise RuntimeError("an unforeseen thing")
+        case "diverge":
+            raise Diverged("the loss is NaN at step 3")
+        case "memory":
+            raise MemoryError
+        case "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "deaf" | "hang":
+            time.sleep(3600)
+        case "odd":
+            raise KeyboardInterrupt

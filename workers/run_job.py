@@ -1,0 +1,210 @@
+"""The Celery tasks, one name per kind: claim the job, run the kind's task, write how it ended."""
+
+import errno
+import importlib
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any, TypeVar
+
+from celery import current_task
+from pydantic import ValidationError
+
+from shared import artifacts
+from shared.celery_app import celery_app
+from shared.errors import (
+    DreamqError,
+    InvalidInput,
+    JobCancelled,
+    JobPreempted,
+    JobTimedOut,
+    LeaseLost,
+    QueueUnavailable,
+    StorageFull,
+)
+from shared.job import Failure, Job, JobStatus, new_token
+from shared.job_store import Claim
+from shared.kinds import KINDS
+from shared.kinds.base import JobParams
+from shared.queue import Queue, invalid_input, queue_from_environment
+from tasks.job_context import JobContext
+from workers import child, lease  # lease: its signals make a Celery worker one of ours
+from workers.identity import device, this_worker
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class End:
+    """How an attempt ended."""
+
+    status: JobStatus
+    error: Failure | None = None
+    recycle: bool = False
+    """Whether the process is no longer fit for another job."""
+
+
+def run_job(job_id: str) -> None:
+    """Run one job if it is still to be had. Nothing of it is known to Celery but that it ran.
+
+    Raises:
+        SystemExit: the process must go (asked to by a signal, or no longer fit for another job).
+    """
+    queue = queue_from_environment()
+    worker = this_worker(current_task.request.hostname if current_task else None)
+    claim = insist(lambda: queue.store.claim(job_id, token=new_token(), worker=worker))
+    if claim is None:
+        log.info("job %s: not to be had (cancelled meanwhile, or another worker has it)", job_id)
+        return
+    job = insist(lambda: queue.store.get(job_id))
+    context = JobContext(queue, job, claim)
+    log.info("job %s: %s, attempt %d", job_id, job.kind, claim.attempt)
+    try:
+        end = perform(job, context)
+    except LeaseLost:
+        log.warning("job %s: attempt %d lost its lease; its files are removed", job_id, claim.attempt)
+        context.discard()
+        return
+    except JobPreempted:
+        give_back(queue, claim, "shutdown")
+        return
+    except SystemExit:
+        # Signalled while it could not see the flag. A cancelled job ends here, any other goes back to the queue.
+        give_back(queue, claim, "shutdown")
+        raise
+    write_end(context, end)
+    log.info("job %s: %s%s", job_id, end.status, f" ({end.error.code}: {end.error.message})" if end.error else "")
+    if current_task and (end.recycle or child.is_worn(KINDS[job.kind], queue.settings)):
+        log.info("this process is replaced")
+        raise SystemExit(0)
+
+
+def perform(job: Job, context: JobContext) -> End:
+    """Run the kind's task and say how it ended.
+
+    Raises:
+        LeaseLost, JobPreempted, SystemExit: it has not ended, another attempt will go on.
+    """
+    try:
+        params = checked_params(job)
+        context.provenance |= provenance(job)
+        task = importlib.import_module(params.task or f"tasks.{job.kind}")
+        child.seed(params.seed or 0)
+        task.run(params, context)
+    except JobCancelled:
+        return End(JobStatus.CANCELLED)
+    except JobTimedOut:
+        return failed("timeout", "the job reached its time_limit_s; its checkpoint and files are kept")
+    except MemoryError:
+        return failed("out_of_memory", "the job needs more memory than this worker has: choose a smaller size", recycle=True)
+    except DreamqError as error:
+        return failed(error.code, error.message)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return failed(StorageFull.code, "this machine's disk has no room left")
+        return crashed(job, error)
+    except Exception as error:
+        if type(error).__name__ == "ResourceExhaustedError":
+            code = "gpu_out_of_memory" if device().get("uuid") else "out_of_memory"
+            return failed(code, "the job needs more memory than its device has: choose a smaller size", recycle=True)
+        return crashed(job, error)
+    return End(JobStatus.SUCCEEDED)
+
+
+def checked_params(job: Job) -> JobParams:
+    """The job's parameters, checked again: the record may come from another version of dreamq."""
+    try:
+        return KINDS[job.kind].model_validate(job.params)
+    except KeyError as error:
+        raise InvalidInput(f"this worker knows no kind {job.kind!r}") from error
+    except ValidationError as error:
+        raise invalid_input(error) from error
+
+
+def failed(code: str, message: str, *, recycle: bool = False) -> End:
+    """The job cannot be done, for a reason that has a name."""
+    return End(JobStatus.FAILED, Failure(code=code, message=message), recycle=recycle)
+
+
+def crashed(job: Job, error: Exception) -> End:
+    """The job cannot be done, for a reason that is a fault of ours: the whole story goes to the log."""
+    log.exception("job %s: %s failed", job.id, job.kind)
+    message = f"{type(error).__name__}: {error}"[:500]
+    # A process in which something unforeseen happened may hold anything.
+    return failed("internal", message, recycle=True)
+
+
+def provenance(job: Job) -> dict[str, Any]:
+    """What the result comes from, as far as it is the same for every kind."""
+    names = ["tensorflow", "keras", "numpy", "scipy", "pillow"]
+    loaded = [name for name in names if {"pillow": "PIL"}.get(name, name) in sys.modules]
+    return {
+        "versions": {"python": sys.version.split()[0]} | {name: metadata.version(name) for name in loaded},
+        "device": device()["name"],
+        "params": job.params,
+    }
+
+
+def write_end(context: JobContext, end: End) -> None:
+    """The attempt's manifest, then the record's end, then `job.json`; recovery completes what a crash left between."""
+    error = end.error
+    told = {
+        "status": str(end.status),
+        "error": error.model_dump() if error else None,
+        "summary": context.summary,
+        "provenance": context.provenance,
+        "warnings": [warning.model_dump() for warning in context.warnings],
+        "artifacts": [artifact.model_dump() for artifact in context.artifacts.values()],
+    }
+    queue, claim = context.queue, context.claim
+    try:
+        artifacts.write_manifest(queue.storage, claim, told)
+    except DreamqError as trouble:
+        log.warning("job %s: no manifest (%s)", claim.job_id, trouble)
+        if end.status == JobStatus.SUCCEEDED:
+            error = Failure(code=trouble.code, message=trouble.message)
+            end = End(JobStatus.FAILED, error)
+    fields = {"summary": json.dumps(told["summary"]), "provenance": json.dumps(told["provenance"])}
+    if error:
+        fields["error"] = error.model_dump_json()
+    if not insist(lambda: queue.store.finish(claim, end.status, fields)):
+        log.warning("job %s: attempt %d lost its lease at the end; it does not count", claim.job_id, claim.attempt)
+        context.discard()
+        return
+    if end.status == JobStatus.SUCCEEDED:
+        context.delete_checkpoints()
+    queue.settle_end(insist(lambda: queue.store.get(claim.job_id)))
+
+
+def give_back(queue: Queue, claim: Claim, reason: str) -> None:
+    """Return an unfinished job: to the queue, or to its end if a user cancelled it."""
+    status = insist(lambda: queue.store.release(claim, reason, loss=False, max_losses=queue.settings.max_losses))
+    log.info("job %s: attempt %d stopped (%s); the job is %s", claim.job_id, claim.attempt, reason, status or "another's")
+    if status in ("cancelled", "failed"):
+        queue.settle_end(insist(lambda: queue.store.get(claim.job_id)))
+    elif status:
+        queue.dispatch.step()
+
+
+def insist(call: Callable[[], T]) -> T:
+    """Try until Redis is back: what a job has come to must not be lost with a connection."""
+    wait_s = 0.1
+    while True:
+        try:
+            return call()
+        except QueueUnavailable as error:
+            log.warning("waiting for Redis (%s)", error)
+            time.sleep(wait_s)
+            wait_s = min(5.0, wait_s * 2)
+
+
+for _kind in KINDS:
+    # One name per kind, so that Flower, `inspect` and routes speak of kinds. Not `register_task`: a spawned child
+    # would not see it.
+    celery_app.task(name=f"tasks.{_kind}")(run_job)
