@@ -109,7 +109,7 @@ def perform(job: Job, context: JobContext) -> End:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return failed(StorageFull.code, "this machine's disk has no room left")
         return crashed(job, error)
-    except Exception as error:
+    except (Exception, KeyboardInterrupt, GeneratorExit) as error:
         if type(error).__name__ == "ResourceExhaustedError":
             code = "gpu_out_of_memory" if device().get("uuid") else "out_of_memory"
             return failed(code, "the job needs more memory than its device has: choose a smaller size", recycle=True)
@@ -132,7 +132,7 @@ def failed(code: str, message: str, *, recycle: bool = False) -> End:
     return End(JobStatus.FAILED, Failure(code=code, message=message), recycle=recycle)
 
 
-def crashed(job: Job, error: Exception) -> End:
+def crashed(job: Job, error: BaseException) -> End:
     """The job cannot be done, for a reason that is a fault of ours: the whole story goes to the log."""
     log.exception("job %s: %s failed", job.id, job.kind)
     message = f"{type(error).__name__}: {error}"[:500]
