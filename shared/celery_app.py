@@ -7,7 +7,6 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from celery import Celery
-from kombu import Queue as BrokerQueue
 
 from shared.kinds import KINDS
 from shared.settings import Settings
@@ -82,7 +81,7 @@ def make_celery_app(settings: Settings, *, impatient: bool = False) -> Celery:
         # Logs are lines on stderr; what a library prints stays apart from them.
         worker_hijack_root_logger=False,
         worker_redirect_stdouts=False,
-        task_queues=[BrokerQueue(kind, routing_key=kind) for kind in KINDS],
+        task_queues={kind: {"exchange": kind, "routing_key": kind} for kind in KINDS},
         task_default_queue="default",
         task_create_missing_queues=True,
     )

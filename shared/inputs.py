@@ -25,7 +25,7 @@ class SubmitInputs:
         self.queue = queue
         self.settings: Settings = queue.settings
 
-    @functools.cached_property
+    @property
     def largest_worker_bytes(self) -> int | None:
         """Memory of the largest registered worker's device; None while no worker is known."""
         sizes = [int(worker["memory_bytes"]) for worker in self.queue.store.workers() if worker.get("memory_bytes")]

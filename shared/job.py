@@ -151,7 +151,7 @@ class Job(Record):
     artifacts: list[Artifact] = []
     checkpoints: list[CheckpointFile] = []
     """The newest two, newest first."""
-    queue_position: int | None = Field(None, exclude=True)
+    queue_position: int | None = Field(default=None, exclude=True)
 
     def artifact(self, name: str) -> Artifact | None:
         """The artifact of this name, if the job has it."""

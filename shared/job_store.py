@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 
 from redis import Redis
 from redis.backoff import ExponentialBackoff
+from redis.exceptions import ConnectionError as refused
 from redis.exceptions import RedisError
-from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.exceptions import TimeoutError as silent
 from redis.retry import Retry
 
 from shared.errors import JobNotFound, LeaseLost, QueueUnavailable, RequestInvalid
@@ -62,7 +63,12 @@ class Published:
     publishes: int
 
 
-def connect(url: str, *, impatient: bool = False) -> "Redis":
+Client = Any
+"""A `redis.Redis` that decodes its replies. Its own types name the replies of every mode at once, bytes and text,
+which says nothing of ours; what each call returns is said by the methods below."""
+
+
+def connect(url: str, *, impatient: bool = False) -> Client:
     """A client for `url`. Impatient: for a server that must answer its own clients within seconds."""
     timeout_s, retries = (1.0, 1) if impatient else (10.0, 3)
     return Redis.from_url(
@@ -72,7 +78,7 @@ def connect(url: str, *, impatient: bool = False) -> "Redis":
         socket_connect_timeout=min(timeout_s, 5.0),
         health_check_interval=25,
         # A timeout is not tried again by an impatient client: two would pass the 3 s that it has.
-        retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), retries, (ConnectionError, RedisTimeoutError)[: 2 - impatient]),
+        retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), retries, (refused,) if impatient else (refused, silent)),
     )
 
 
@@ -88,7 +94,7 @@ def reachable() -> Iterator[None]:
 class JobStore:
     """The job records in one Redis."""
 
-    def __init__(self, redis: "Redis") -> None:
+    def __init__(self, redis: Client) -> None:
         self.redis = redis
         prelude = (_LUA / "prelude.lua").read_text()
         self._scripts = {
@@ -106,7 +112,7 @@ class JobStore:
     def now_ms(self) -> int:
         """Milliseconds since 1970 by Redis' clock, the only one that counts."""
         with reachable():
-            seconds, microseconds = self.redis.time()  # type: ignore[misc]
+            seconds, microseconds = self.redis.time()
         return int(seconds) * 1000 + int(microseconds) // 1000
 
     def get(self, job_id: str) -> Job:
@@ -159,7 +165,7 @@ class JobStore:
         keys += [f"{P}jobs:{name}:{value}" for name, value in (("status", status), ("kind", kind), ("label", label)) if value]
         with reachable():
             sizes = [self.redis.zcard(key) for key in keys]
-            smallest = keys[sizes.index(min(sizes))]  # type: ignore[type-var]
+            smallest = keys[sizes.index(min(sizes))]
             others = [key for key in keys if key not in (smallest, keys[0])]
             ids: list[str] = []
             position = cursor
@@ -183,7 +189,7 @@ class JobStore:
             upper = score
         start = 0
         while chunk := self.redis.zrevrangebyscore(key, upper, "-inf", start=start, num=200, withscores=True):
-            for job_id, score in chunk:  # type: ignore[union-attr]
+            for job_id, score in chunk:
                 if after is None or (int(score), job_id) < (int(upper), after):
                     yield job_id, f"{int(score)}-{job_id}"
             start += 200
@@ -272,19 +278,19 @@ class JobStore:
     def queues(self) -> list[str]:
         """The queues in which a job ever waited."""
         with reachable():
-            return sorted(self.redis.smembers(f"{P}queues"))  # type: ignore[arg-type]
+            return sorted(self.redis.smembers(f"{P}queues"))
 
     def published(self, queue: str) -> list[Published]:
         """The messages of a queue that are out and unclaimed."""
         with reachable():
             out = self.redis.zrange(f"{P}published:{queue}", 0, -1, withscores=True)
             pipe = self.redis.pipeline(transaction=False)
-            for job_id, _ in out:  # type: ignore[union-attr]
+            for job_id, _ in out:
                 pipe.hmget(f"{P}job:{job_id}", "kind", "publishes")
             found = pipe.execute()
         return [
             Published(job_id, kind, int(at_ms), int(publishes or 1))
-            for (job_id, at_ms), (kind, publishes) in zip(out, found, strict=True)  # type: ignore[arg-type]
+            for (job_id, at_ms), (kind, publishes) in zip(out, found, strict=True)
             if kind
         ]
 
@@ -299,19 +305,19 @@ class JobStore:
     def broker_holds(self, queue: str) -> list[str]:
         """The raw messages that wait in the broker's list of a queue (few: the window is small)."""
         with reachable():
-            return self.redis.lrange(queue, 0, -1)  # type: ignore[return-value]
+            return list(self.redis.lrange(queue, 0, -1))
 
     # Leases
 
     def leases(self) -> dict[str, str]:
         """Each running job, with a value that every renewal changes."""
         with reachable():
-            return self.redis.hgetall(f"{P}running")  # type: ignore[return-value]
+            return dict(self.redis.hgetall(f"{P}running"))
 
     def claim_of(self, job_id: str) -> Claim | None:
         """The claim under which a job runs now."""
         with reachable():
-            status, attempt, token, worker = self.redis.hmget(f"{P}job:{job_id}", "status", "attempt", "token", "worker")  # type: ignore[misc]
+            status, attempt, token, worker = self.redis.hmget(f"{P}job:{job_id}", "status", "attempt", "token", "worker")
         if status != JobStatus.RUNNING:
             return None
         return Claim(job_id, int(attempt), token, json.loads(worker)["pid"])
@@ -320,7 +326,7 @@ class JobStore:
         """What a worker holds."""
         with reachable():
             held = self.redis.hgetall(f"{P}claims:{worker_name}")
-        parts = ((job_id, *value.split(" ")) for job_id, value in held.items())  # type: ignore[union-attr]
+        parts = ((job_id, *value.split(" ")) for job_id, value in held.items())
         return [Claim(job_id, int(attempt), token, int(pid)) for job_id, attempt, token, pid in parts]
 
     def drop_claim(self, worker_name: str, job_id: str) -> None:
@@ -347,7 +353,7 @@ class JobStore:
     def workers(self) -> list[dict[str, Any]]:
         """The workers heard of lately; each as it announced itself, with the jobs it holds."""
         with reachable():
-            names: Sequence[str] = self.redis.zrange(f"{P}workers", 0, -1)  # type: ignore[assignment]
+            names: Sequence[str] = self.redis.zrange(f"{P}workers", 0, -1)
             pipe = self.redis.pipeline(transaction=False)
             for name in names:
                 pipe.get(f"{P}worker:{name}")
@@ -372,7 +378,7 @@ class JobStore:
         """Events after the one with id `after` ('0': all that are kept), waiting up to `block_ms` for the first."""
         with reachable():
             answer = self.redis.xread({f"{P}events:{job_id}": after}, count=500, block=block_ms)
-        entries = answer[0][1] if isinstance(answer, list) and answer else next(iter(answer.values()), [[]])[0] if answer else []
+        entries = answer[0][1] if answer else []
         return [Event(entry_id, fields["type"], json.loads(fields["data"])) for entry_id, fields in entries]
 
     # What recovery needs
@@ -396,12 +402,13 @@ class JobStore:
     def server_run(self) -> str:
         """An id that changes when the Redis server restarts."""
         with reachable():
-            return str(self.redis.info("server")["run_id"])  # type: ignore[index]
+            return str(self.redis.info("server")["run_id"])
 
     def rebuilt_for(self) -> str | None:
         """The server run for which the records were last compared with the storage; None in an empty Redis."""
         with reachable():
-            return self.redis.get(f"{P}rebuilt_for")  # type: ignore[return-value]
+            run: str | None = self.redis.get(f"{P}rebuilt_for")
+            return run
 
     def set_rebuilt_for(self, run: str) -> None:
         """Note that the records agree with the storage."""
@@ -411,13 +418,13 @@ class JobStore:
     def waiting(self) -> list[Job]:
         """The jobs that wait for others."""
         with reachable():
-            ids: Iterable[str] = self.redis.smembers(f"{P}waiting")  # type: ignore[assignment]
+            ids: Iterable[str] = self.redis.smembers(f"{P}waiting")
         return self.get_many(sorted(ids))
 
     def unwritten(self) -> list[str]:
         """The ended jobs whose end is not in storage yet."""
         with reachable():
-            return sorted(self.redis.smembers(f"{P}unwritten"))  # type: ignore[arg-type]
+            return sorted(self.redis.smembers(f"{P}unwritten"))
 
     def written(self, job_id: str) -> None:
         """Note that a job's end is in storage."""

@@ -41,6 +41,7 @@ BEHIND_MS: dict[str, int] = {"high": 0, "normal": 10 * 60_000, "low": 60 * 60_00
 priority yields to those of high priority submitted within the hour after it, and to no others."""
 
 _RESERVED_FOR_S = 3.0
+_LISTEN_S = 5.0
 
 
 class Queue:
@@ -269,8 +270,7 @@ class Queue:
         while True:
             # Read before the events: if it has ended by now, all its events are there to be read.
             job = self.get(job_id)
-            block_ms = None if job.status.ended else max(1, int(block_s * 1000))
-            events = self._listener.events_after(job_id, after, block_ms=block_ms)
+            events = self._next_events(job, after, block_s)
             for event in events:
                 yield event
                 after = event.id
@@ -280,6 +280,18 @@ class Queue:
                         yield Event("0-1", "status", ended_status(job))
                     return
                 yield None
+
+    def _next_events(self, job: Job, after: str, block_s: float) -> list[Event]:
+        """The events after `after`; for a job that has not ended, waiting up to `block_s` for the first."""
+        if job.status.ended:
+            return self._listener.events_after(job.id, after)
+        deadline = time.monotonic() + block_s
+        while (left_s := deadline - time.monotonic()) > 0:
+            # Shorter than the client's patience, which would take a long silence for a dead server.
+            block_ms = int(min(left_s, _LISTEN_S) * 1000) + 1
+            if events := self._listener.events_after(job.id, after, block_ms=block_ms):
+                return events
+        return []
 
     def artifact(self, job_id: str, name: str) -> Artifact:
         """One of a job's artifacts.

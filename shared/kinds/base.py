@@ -22,17 +22,18 @@ JobId = Annotated[str, Field(pattern=r"^[0-9a-z]{20,40}$", json_schema_extra={"f
 class Inputs(Protocol):
     """What a kind may look at while its parameters are checked at submit."""
 
-    largest_worker_bytes: int | None
-    """Memory of the largest registered worker's device; None while no worker is known."""
+    settings: Settings
+    """The settings of the process that checks."""
+
+    @property
+    def largest_worker_bytes(self) -> int | None:
+        """Memory of the largest registered worker's device; None while no worker is known."""
 
     def picture(self, upload_id: str, field: str) -> PictureInfo:
         """Check an uploaded picture whole (header, size, truncation); `InvalidInput` names `field`."""
 
     def path(self, upload_id: str, field: str) -> str:
         """A local path of an upload's bytes; `InvalidInput` names `field` when there is no such upload."""
-
-    settings: Settings
-    """The settings of the process that checks."""
 
     def job(self, job_id: str, field: str) -> Any:
         """The `Job` of an earlier job; `InvalidInput` names `field` when there is none."""
