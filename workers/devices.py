@@ -92,10 +92,14 @@ def parts(gpu: Any, nvml: Any) -> list[Any]:
 
 
 def describe(handle: Any, nvml: Any) -> Device:
+    try:
+        memory_bytes = int(nvml.nvmlDeviceGetMemoryInfo(handle).total)
+    except nvml.NVMLError:  # a GPU that shares the machine's memory has none of its own to tell
+        memory_bytes = psutil.virtual_memory().total
     return Device(
         name=text(nvml.nvmlDeviceGetName(handle)),
         uuid=text(nvml.nvmlDeviceGetUUID(handle)),
-        memory_bytes=int(nvml.nvmlDeviceGetMemoryInfo(handle).total),
+        memory_bytes=memory_bytes,
     )
 
 
