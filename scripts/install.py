@@ -68,7 +68,9 @@ def version_in_venv() -> tuple[int, ...]:
     """The version of the Python in .venv; () where none runs, or none with pip."""
     code = "import pip, sys; print(*sys.version_info[:2])"
     try:
-        printed = subprocess.run([VENV / "bin/python", "-c", code], capture_output=True, text=True, check=True).stdout
+        printed = subprocess.run(
+            [VENV / "bin/python", "-c", code], capture_output=True, text=True, check=True
+        ).stdout
     except (OSError, subprocess.CalledProcessError):
         return ()
     return tuple(map(int, printed.split()))
@@ -85,7 +87,9 @@ def install(lists: list[str]) -> None:
     if status >= 0:
         UNFINISHED.unlink()
     if status != 0:
-        sys.exit("pip could not install the requirements; its reason stands above. The next call tries again.")
+        sys.exit(
+            "pip could not install the requirements; its reason stands above. The next call tries again."
+        )
 
 
 def run(command: list[str]) -> int:

@@ -9,12 +9,15 @@ from shared.errors import DreamqError
 from shared.settings import Settings
 from workers.devices import choose, find_devices
 from workers.launcher import Launcher
+from workers.stop_signals import StopSignals
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run workers until SIGTERM or Ctrl-C drains them; the exit status."""
     options = parse(arguments)
-    logging.basicConfig(level=options.loglevel.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(
+        level=options.loglevel.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
     try:
         Settings.from_environment()  # each worker reads them again; here they are refused once, in one line
         devices = choose(find_devices(), options.devices)
@@ -22,9 +25,11 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"python -m workers: {error.message}", file=sys.stderr)
         return 2
     if importlib.util.find_spec("tensorflow") is None:
-        print("python -m workers: TensorFlow is not installed here; install requirements.txt", file=sys.stderr)
+        print(
+            "python -m workers: TensorFlow is not installed here; install requirements.txt", file=sys.stderr
+        )
         return 2
-    Launcher(devices, queues=options.queues, loglevel=options.loglevel).run()
+    Launcher(devices, queues=options.queues, loglevel=options.loglevel).run(StopSignals())
     return 0
 
 
@@ -35,7 +40,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "running jobs are checkpointed and go back to the queue.",
     )
     parser.add_argument(
-        "--devices", default="all", help="all (default), cpu, or indices and UUIDs of GPUs separated by commas"
+        "--devices",
+        default="all",
+        help="all (default), cpu, or indices and UUIDs of GPUs separated by commas",
     )
     parser.add_argument("--queues", help="the queues to serve, separated by commas (default: all)")
     parser.add_argument("--loglevel", default="info", choices=["debug", "info", "warning", "error"])

@@ -145,7 +145,9 @@ def choose(devices: Sequence[Device], wanted: str) -> list[Device]:
     for name in wanted.split(","):
         found = cpu() if name.strip() == "cpu" else find(gpus, name.strip())
         if found is None:
-            there = ", ".join(["cpu", *(f"{index} = {gpu.uuid} ({gpu.name})" for index, gpu in enumerate(gpus))])
+            there = ", ".join(
+                ["cpu", *(f"{index} = {gpu.uuid} ({gpu.name})" for index, gpu in enumerate(gpus))]
+            )
             raise DeviceNotFound(f"no device {name.strip()!r} here; there are: {there}")
         if found.uuid is not None and found in chosen:
             raise DeviceNotFound(f"device {name.strip()!r} is named twice; a GPU serves one worker")
@@ -155,7 +157,9 @@ def choose(devices: Sequence[Device], wanted: str) -> list[Device]:
 
 def cpu() -> Device:
     """This machine's CPU, with the memory that the machine, or the container we run in, grants us."""
-    limits = [int(file.read_text()) for file in CGROUP_LIMITS if file.exists() and file.read_text().strip() != "max"]
+    limits = [
+        int(file.read_text()) for file in CGROUP_LIMITS if file.exists() and file.read_text().strip() != "max"
+    ]
     return Device(
         name=f"CPU ({platform.machine()})",
         uuid=None,

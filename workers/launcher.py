@@ -9,18 +9,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from types import FrameType
 
 from workers.devices import Device
 from workers.parent_death import die_with_parent
+from workers.stop_signals import StopSignals
 
 log = logging.getLogger(__name__)
 
 FIRST_WAIT_S = 1.0
 LONGEST_WAIT_S = 60.0
 LOOK_EVERY_S = 0.1
-CTRL_C_TO_HURRY = 3
-"""The third Ctrl-C means it: workers are killed, and their jobs go on elsewhere from the last checkpoint."""
 
 
 def celery_command(node: str, *, queues: str | None = None, loglevel: str = "info") -> list[str]:
@@ -106,41 +104,28 @@ class Worker:
 class Launcher:
     """Keeps one worker per device running until it is told to drain."""
 
-    def __init__(self, devices: Sequence[Device], *, queues: str | None = None, loglevel: str = "info") -> None:
+    def __init__(
+        self, devices: Sequence[Device], *, queues: str | None = None, loglevel: str = "info"
+    ) -> None:
         self.workers = [Worker(device, queues=queues, loglevel=loglevel) for device in devices]
-        self.draining = False
-        self.interrupts = 0
 
-    def run(self) -> None:
-        """Return when every worker has drained after a SIGTERM, a SIGINT or a closed terminal."""
-        signal.signal(signal.SIGTERM, self._on_signal)
-        signal.signal(signal.SIGHUP, self._on_signal)
-        signal.signal(signal.SIGINT, self._on_signal)
-        told = False
-        while True:
-            if self.draining and not told:
-                told = True
-                self._drain()
-            if self.draining and not any(worker.alive for worker in self.workers):
-                log.info("drained: every worker has ended")
-                return
-            if not self.draining:
-                for worker in self.workers:
-                    worker.keep_alive()
+    def run(self, stop: StopSignals) -> None:
+        """Return when a stop was requested and every worker has drained, however long that takes."""
+        while not stop.requested:
+            for worker in self.workers:
+                worker.keep_alive()
             time.sleep(LOOK_EVERY_S)
-
-    def _drain(self) -> None:
         log.info("draining: running jobs are checkpointed and go back to the queue")
         for worker in self.workers:
             worker.signal(signal.SIGTERM)
-
-    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
-        # Only notes are taken here: the loop may be in the middle of starting a worker.
-        self.draining = True
-        self.interrupts += number == signal.SIGINT
-        if self.interrupts >= CTRL_C_TO_HURRY:
-            for worker in self.workers:
-                worker.signal(signal.SIGKILL)
+        while any(worker.alive for worker in self.workers):
+            if (
+                stop.hurried
+            ):  # jobs go on elsewhere from their last checkpoint, once their leases have run out
+                for worker in self.workers:
+                    worker.signal(signal.SIGKILL)
+            time.sleep(LOOK_EVERY_S)
+        log.info("drained: every worker has ended")
 
 
 def ending(status: int) -> str:
