@@ -1,4 +1,4 @@
-"""One Celery worker per device: started with the device in its environment, restarted when it dies, drained at the end."""
+"""One Celery worker per device: given its device, restarted when it dies, drained at the end."""
 
 import json
 import logging
@@ -16,7 +16,6 @@ from workers.stop_signals import StopSignals
 
 log = logging.getLogger(__name__)
 
-FIRST_WAIT_S = 1.0
 LONGEST_WAIT_S = 60.0
 LOOK_EVERY_S = 0.1
 
@@ -59,7 +58,7 @@ class Worker:
         self.process: subprocess.Popen[bytes] | None = None
         self.started_at = 0.0
         self.start_at = 0.0
-        self.wait_s = FIRST_WAIT_S
+        self.deaths = 0  # in a row
 
     def start(self) -> None:
         # A fresh name each time: Redis may still know the last one, and job records tell attempts apart by it.
@@ -79,20 +78,17 @@ class Worker:
         return self.process is not None and self.process.poll() is None
 
     def keep_alive(self) -> None:
-        """Notice a death, and start the worker again: at once 1 s after, then 2, 4 ... 60 s between starts."""
+        """Notice a death, and start the worker again after a while."""
         if self.alive:
             return
         now = time.monotonic()
         if self.process is not None:
             lived_s = now - self.started_at
-            if lived_s > LONGEST_WAIT_S:
-                self.wait_s = FIRST_WAIT_S
-            log.warning(
-                "worker %s ended (%s) after %.0f s; the next one starts in %.0f s",
-                self.node, ending(self.process.returncode), lived_s, self.wait_s,
-            )  # fmt: skip
-            self.process, self.start_at = None, now + self.wait_s
-            self.wait_s = min(2 * self.wait_s, LONGEST_WAIT_S)
+            self.deaths = self.deaths + 1 if lived_s < LONGEST_WAIT_S else 1
+            wait_s = wait_before_restart_s(self.deaths)
+            how = ending(self.process.returncode)
+            log.warning("worker %s ended (%s) after %.0f s; next in %.0f s", self.node, how, lived_s, wait_s)
+            self.process, self.start_at = None, now + wait_s
         elif now >= self.start_at:
             self.start()
 
@@ -119,13 +115,16 @@ class Launcher:
         for worker in self.workers:
             worker.signal(signal.SIGTERM)
         while any(worker.alive for worker in self.workers):
-            if (
-                stop.hurried
-            ):  # jobs go on elsewhere from their last checkpoint, once their leases have run out
+            if stop.hurried:  # jobs go on from their last checkpoint once their leases have run out
                 for worker in self.workers:
                     worker.signal(signal.SIGKILL)
             time.sleep(LOOK_EVERY_S)
         log.info("drained: every worker has ended")
+
+
+def wait_before_restart_s(deaths: int) -> float:
+    """How long a worker that died so often in a row is left alone: 1, 2, 4 ... 60 s."""
+    return min(2.0 ** (deaths - 1), LONGEST_WAIT_S)
 
 
 def ending(status: int) -> str:
