@@ -2,7 +2,6 @@
 
 import importlib.util
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -21,7 +20,8 @@ RESULTS = Path("demo-results")
 def photo(package: str, path: str) -> str:
     """A picture that an installed package brings along, found without importing the package."""
     spec = importlib.util.find_spec(package)
-    assert spec is not None and spec.origin is not None, f"{package} is in requirements.txt"
+    assert spec is not None, f"{package} is in requirements.txt"
+    assert spec.origin is not None
     return str(Path(spec.origin).parent / path)
 
 
