@@ -137,7 +137,7 @@ def test_kill_9_of_the_stack_leaves_no_orphans_and_a_second_one_can_start_at_onc
 def test_a_second_stack_in_the_same_folder_is_refused_and_told_where_the_first_is(tmp_path):
     first = lock_folder(tmp_path, "http://127.0.0.1:8080")
 
-    with pytest.raises(StackRuns, match="already serves from .* at http://127.0.0.1:8080"):
+    with pytest.raises(StackRuns, match=r"already serves from .* at http://127\.0\.0\.1:8080"):
         lock_folder(tmp_path, "http://127.0.0.1:8081")
 
     os.close(first)
