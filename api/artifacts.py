@@ -1,0 +1,54 @@
+"""/v1/jobs/{id}/artifacts/{name}: the files that a job leaves."""
+
+from flask import Blueprint, Response, request
+from flask.typing import ResponseReturnValue
+from werkzeug.exceptions import RequestedRangeNotSatisfiable
+from werkzeug.wsgi import FileWrapper
+
+from api.context import queue
+from api.openapi import describes
+from shared.errors import ArtifactNotFound
+from shared.storage import NAME
+
+bp = Blueprint("artifacts", __name__)
+
+SHOWN = frozenset(
+    {"image/png", "image/jpeg", "image/gif", "image/webp", "text/plain", "text/csv", "application/json"}
+)
+"""What a browser may show; all else (HTML and SVG could run scripts in our name) is downloaded as plain bytes."""
+
+_CHUNK = 64 * 1024
+
+
+@bp.get("/v1/jobs/<job_id>/artifacts/<path:name>")
+@describes(
+    "application/octet-stream",
+    headers={
+        "Range": "A part of the file.",
+        "If-None-Match": "The ETag of what you have: 304 if it is the same.",
+    },
+    errors=(401, 404, 416, 503),
+)
+def fetch(job_id: str, name: str) -> ResponseReturnValue:
+    """Download a file of a job: any name in its `artifacts`, also while it runs."""
+    if not NAME.fullmatch(name):
+        raise ArtifactNotFound(f"{name!r:.100} is no artifact's name")
+    artifact = queue().artifact(job_id, name)  # from the record; a name from a URL is never joined to a path
+    base_type = artifact.media_type.partition(";")[0].strip()
+    shown = base_type in SHOWN
+    opened = queue().storage.open(artifact.path)
+    response = Response(
+        FileWrapper(opened, _CHUNK),
+        mimetype=base_type if shown else "application/octet-stream",
+        headers={
+            "Content-Disposition": f'{"inline" if shown else "attachment"}; filename="{artifact.name}"',
+            "Cache-Control": "private, no-cache",
+        },
+    )
+    response.content_length = artifact.bytes
+    response.set_etag(artifact.sha256)
+    try:
+        return response.make_conditional(request.environ, accept_ranges=True, complete_length=artifact.bytes)
+    except RequestedRangeNotSatisfiable:
+        opened.close()
+        raise
