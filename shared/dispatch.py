@@ -27,14 +27,19 @@ class Dispatch:
         self._most = 0
         self._looked_at = float("-inf")
 
-    def step(self) -> int:
+    def step(self, queue: str = "") -> int:
         """Publish what the windows have room for; how many.
 
         A message that cannot be sent just now is recovery's to send again.
 
+        Args:
+            queue: one in which a job was put just now, perhaps the first ever.
+
         Raises:
             QueueUnavailable: Redis cannot be reached.
         """
+        if queue and queue not in self._windows:
+            self.forget_workers()
         self._look_at_workers()
         published = 0
         for job_id, queue, kind in self.store.take_next(self._most, self._windows):

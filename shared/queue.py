@@ -192,7 +192,7 @@ class Queue:
                 # An upstream job may have ended since it was looked at.
                 self.store.settle(job)
         try:
-            self.dispatch.step()
+            self.dispatch.step(job.queue)
             return self.store.get(job.id)
         except QueueUnavailable as error:
             log.warning("job %s: accepted, but not dispatched (%s); recovery will", job.id, error)

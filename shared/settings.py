@@ -75,7 +75,9 @@ class Settings(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             name = str(first["loc"][0]).upper()
-            raise SettingsInvalid(f"{name}={given[name.lower()]!r}: {first['msg']}", field=name) from error
+            # A URL may hold a password, and messages end up in logs.
+            shown = "" if name.endswith("_URL") else f"={given[name.lower()]!r}"
+            raise SettingsInvalid(f"{name}{shown}: {first['msg']}", field=name) from None
 
     def environment(self) -> dict[str, str]:
         """The same settings as environment variables, for a process that we start."""

@@ -175,7 +175,10 @@ class JobContext:
     # Checkpoints
 
     def save_checkpoint(self, step: int, state: State) -> None:
-        """Save all that is needed to go on after `step`; the newest two are kept."""
+        """Save all that is needed to go on after `step`; the newest two are kept.
+
+        What the job has told of itself by now is kept with it, so leave the artifacts of a step before its checkpoint.
+        """
         kept = {
             **state,
             "step": step,

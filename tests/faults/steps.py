@@ -63,8 +63,8 @@ def run(params: StepsParams, job: "JobContext") -> None:
         time.sleep(params.step_s)
         done = step + 1
         if params.checkpoint_every and done % params.checkpoint_every == 0:
-            job.save_checkpoint(done, {"value": np.frombuffer(value, np.uint8)})
             job.save_artifact(f"preview-{done:04d}.txt", value.hex().encode())
+            job.save_checkpoint(done, {"value": np.frombuffer(value, np.uint8)})
         try:
             job.report(done, params.steps, checkpoint=lambda value=value: {"value": np.frombuffer(value, np.uint8)})
         except JobCancelled:

@@ -1,0 +1,228 @@
+"""The door for Python code and for the API."""
+
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from subprocess import run as run_process
+
+import pytest
+
+from shared.errors import (
+    ArtifactNotFound,
+    IdempotencyConflict,
+    InvalidInput,
+    JobNotFound,
+    KindNotFound,
+    QueueUnavailable,
+    UploadTooLarge,
+)
+from shared.job import JobStatus, new_job_id
+from shared.queue import Queue, submit, upload
+from tests.faults.steps import StepsParams, chain
+
+
+def test_a_submitted_job_is_in_storage_in_redis_and_with_the_broker(queue):
+    job = queue.submit("steps", {"steps": 3}, labels={"who": "me"})
+
+    assert queue.storage.exists(f"jobs/{job.id}/job.json")
+    assert (job.status, job.queue_position, job.labels) == (JobStatus.QUEUED, 1, {"who": "me"})
+    assert [job.id in message for message in queue.store.broker_holds("steps")] == [True]
+
+
+def test_a_celery_message_carries_the_jobs_id_and_nothing_else(queue):
+    import base64
+    import json
+
+    job = queue.submit("steps", {"steps": 3})
+
+    (message,) = map(json.loads, queue.store.broker_holds("steps"))
+    args, kwargs, _ = json.loads(base64.b64decode(message["body"]))
+    assert (args, kwargs, message["headers"]["task"]) == ([job.id], {}, "tasks.steps")
+
+
+@pytest.mark.parametrize(
+    ("params", "field"),
+    [({"stepz": 1}, "stepz"), ({"steps": 0}, "steps"), ({"steps": "many"}, "steps"), ({"seed": -1}, "seed"),
+     ({"image": "0" * 64}, "image"), ({"image": "../../etc/passwd"}, "image"), ({"step_s": float("nan")}, "step_s")],
+)  # fmt: skip
+def test_what_can_be_known_at_submit_is_refused_at_submit_by_its_field(queue, params, field):
+    with pytest.raises(InvalidInput) as caught:
+        queue.submit("steps", params)
+
+    assert caught.value.field == field
+    assert queue.jobs() == ([], None)
+    assert queue.storage.names("jobs") == []
+
+
+def test_an_unknown_kind_is_refused_with_the_kinds_there_are(queue):
+    with pytest.raises(KindNotFound, match="steps"):
+        queue.submit("stepz", {})
+
+
+def test_a_seed_left_out_is_drawn_and_recorded(queue):
+    seeds = {queue.submit("steps", {}).params["seed"] for _ in range(5)}
+
+    assert len(seeds) == 5
+    assert all(0 <= seed < 2**31 for seed in seeds)
+
+
+def test_priorities_age_so_that_a_low_job_is_not_passed_for_ever(queue):
+    low, high = queue.submit("steps", {}, priority="low"), queue.submit("steps", {}, priority="high")
+
+    assert queue.get(high.id).queue_position == 1
+    # An hour is what low priority costs: a high job of 61 minutes later stands behind it.
+    assert low.score < high.score + 61 * 60_000
+    assert low.score > high.score
+
+
+def test_one_idempotency_key_makes_one_job_however_many_ask_at_once(queue):
+    with ThreadPoolExecutor(50) as pool:
+        asked = [pool.submit(queue.submit, "steps", {"steps": 2}, idempotency_key="k") for _ in range(50)]
+        ids = {future.result().id for future in asked}
+
+    assert len(ids) == 1
+    assert queue.storage.names("jobs") == sorted(ids)
+    assert len(queue.jobs()[0]) == 1
+
+
+def test_an_idempotency_key_with_another_body_is_a_conflict(queue):
+    queue.submit("steps", {"steps": 2}, idempotency_key="k")
+
+    with pytest.raises(IdempotencyConflict):
+        queue.submit("steps", {"steps": 3}, idempotency_key="k")
+
+
+def test_a_refused_request_leaves_its_idempotency_key_free(queue):
+    with pytest.raises(InvalidInput):
+        queue.submit("steps", {"steps": 0}, idempotency_key="k")
+
+    assert queue.submit("steps", {"steps": 1}, idempotency_key="k").status == JobStatus.QUEUED
+
+
+def test_a_key_whose_first_request_died_half_way_still_makes_its_job(queue, monkeypatch):
+    monkeypatch.setattr("shared.queue._RESERVED_FOR_S", 0.1)
+    with monkeypatch.context() as broken:
+        broken.setattr(Queue, "_create", lambda self, job: (_ for _ in ()).throw(SystemExit))
+        with pytest.raises(SystemExit):
+            queue.submit("steps", {"steps": 2}, idempotency_key="k")
+
+    first = queue.submit("steps", {"steps": 2}, idempotency_key="k")
+    assert queue.submit("steps", {"steps": 2}, idempotency_key="k").id == first.id
+
+
+def test_the_same_bytes_are_stored_once(queue):
+    first, second = queue.upload(b"hello"), queue.upload(b"hello")
+
+    # sha256("hello"), as `printf hello | sha256sum` prints it
+    assert first.id == "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
+    assert second == first
+    assert queue.storage.names("uploads") == [first.id]
+
+
+def test_an_upload_over_the_limit_or_empty_leaves_nothing(queue):
+    with pytest.raises(UploadTooLarge):
+        queue.upload(b"x" * 11, limit_bytes=10)
+    with pytest.raises(InvalidInput):
+        queue.upload(b"")
+
+    assert list(Path(queue.storage.full("uploads")).iterdir()) == []
+
+
+def test_without_redis_a_submit_fails_soon_and_leaves_nothing(settings, tmp_path):
+    away = Queue.from_settings(settings.model_copy(update={"redis_url": "unix:///nowhere"}), impatient=True)
+
+    with pytest.raises(QueueUnavailable):
+        away.submit("steps", {})
+
+    assert away.storage.names("jobs") == []
+
+
+def test_a_job_that_redis_forgot_is_read_from_storage(queue, run):
+    job = run("steps", steps=2, seed=1)
+    queue.store.redis.flushall()
+
+    assert queue.get(job.id).status == JobStatus.SUCCEEDED
+    assert queue.open_artifact(job.id, "result.txt").read().decode() == chain(2, 1)
+    assert [event.data["status"] for event in queue.events(job.id)] == ["succeeded"]
+
+
+def test_only_listed_artifacts_are_opened(queue, run):
+    job = run("steps", steps=2)
+
+    for name in ("../job.json", "manifest.json", "nothing.png", ""):
+        with pytest.raises(ArtifactNotFound):
+            queue.open_artifact(job.id, name)
+
+
+def test_events_tell_the_whole_story_and_end_with_the_job(queue, run):
+    job = run("steps", steps=2)
+
+    events = [event for event in queue.events(job.id) if event]
+    assert [event.data["status"] for event in events if event.type == "status"] == ["queued", "running", "succeeded"]
+    assert [event.data["name"] for event in events if event.type == "artifact"] == ["result.txt"]
+    assert events[-1].type == "status"
+    assert list(queue.events(job.id, after=events[-2].id)) == [events[-1]]
+    assert list(queue.events(job.id, after=events[-1].id)) == []
+
+
+def test_events_of_a_job_that_waits_say_now_and_then_that_nothing_came(queue):
+    job = queue.submit("steps", {})
+    events = queue.events(job.id, block_s=0.05)
+
+    assert next(events).data["status"] == "queued"
+    assert next(events) is None
+    queue.cancel(job.id)
+    assert next(events).data["status"] == "cancelled"
+    assert list(events) == []
+
+
+def test_events_of_an_unknown_job_are_an_error(queue):
+    with pytest.raises(JobNotFound):
+        next(queue.events(new_job_id()))
+
+
+def test_a_python_program_submits_waits_and_downloads(settings, queue, tmp_path):
+    from workers.run_job import run_job
+
+    handle = submit(StepsParams(steps=3, seed=7), labels={"from": "python"})
+    with pytest.raises(TimeoutError):
+        handle.wait(timeout_s=0.01)
+    run_job(handle.id)
+
+    assert handle.wait(10)["status"] == "succeeded"
+    assert [event.type for event in handle.events()][-1] == "status"
+    assert [path.read_text() for path in handle.download(tmp_path / "out")] == [chain(3, 7)]
+    assert upload(b"hello") == queue.upload(b"hello").id
+
+
+def test_submitting_from_python_never_loads_tensorflow_or_flask():
+    code = "import sys, shared.queue; sys.exit(any(m in sys.modules for m in ('tensorflow', 'keras', 'flask')))"
+
+    assert run_process([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_depending_on_a_job_that_failed_or_never_was_is_refused(queue, run):
+    failed = run("steps", trouble="crash")
+
+    for job_id in (failed.id, new_job_id()):
+        with pytest.raises(InvalidInput) as caught:
+            queue.submit("steps", {}, depends_on=[job_id])
+        assert caught.value.field == "depends_on"
+
+
+@pytest.mark.parametrize(("trouble", "status", "code"), [("", "succeeded", None), ("crash", "failed", "upstream_failed")])
+def test_a_dependent_job_waits_and_starts_once_after_success(queue, trouble, status, code):
+    from workers.run_job import run_job
+
+    train = queue.submit("steps", {"trouble": trouble})
+    sample = queue.submit("steps", {}, depends_on=[train.id])
+    run_job(sample.id)  # a stray message must not start it early
+    assert sample.status == JobStatus.WAITING
+
+    run_job(train.id)
+    run_job(sample.id)
+    run_job(sample.id)
+
+    ended = queue.get(sample.id)
+    assert (ended.status, ended.error.code if ended.error else None) == (status, code)
+    assert ended.attempt == (1 if status == "succeeded" else 0)
