@@ -9,7 +9,7 @@ from typing import Any
 from shared.errors import StorageUnavailable
 from shared.job import Artifact, CheckpointFile, Job
 from shared.job_store import Claim
-from shared.storage import Storage, checked
+from shared.storage import Storage, checked_name
 
 MEDIA_TYPES = {
     ".png": "image/png",
@@ -46,9 +46,11 @@ def media_type_of(name: str) -> str:
     return MEDIA_TYPES.get(suffix) or mimetypes.guess_type(name)[0] or "application/octet-stream"
 
 
-def store(storage: Storage, claim: Claim, name: str, data: bytes | Path, media_type: str | None = None) -> Artifact:
+def store(
+    storage: Storage, claim: Claim, name: str, data: bytes | Path, media_type: str | None = None
+) -> Artifact:
     """Write one file below the attempt's folder; it counts once the record lists it."""
-    path = f"{attempt_folder(claim)}/{checked(name)}"
+    path = f"{attempt_folder(claim)}/{checked_name(name)}"
     if isinstance(data, Path):
         with data.open("rb") as opened:
             digest = hashlib.file_digest(opened, "sha256").hexdigest()
@@ -57,7 +59,9 @@ def store(storage: Storage, claim: Claim, name: str, data: bytes | Path, media_t
     else:
         digest, size = hashlib.sha256(data).hexdigest(), len(data)
         storage.write(path, data)
-    return Artifact(name=name, media_type=media_type or media_type_of(name), bytes=size, sha256=digest, path=path)
+    return Artifact(
+        name=name, media_type=media_type or media_type_of(name), bytes=size, sha256=digest, path=path
+    )
 
 
 def write_job(storage: Storage, job: Job) -> None:

@@ -41,7 +41,9 @@ def transport_options(settings: Settings, *, impatient: bool) -> dict[str, Any]:
 
 def make_celery_app(settings: Settings, *, impatient: bool = False) -> Celery:
     """An app on these settings: the module's own for workers and commands, others to publish from."""
-    app = Celery("dreamq", broker=broker_url(settings.redis_url), include=["workers.run_job"], set_as_current=False)
+    app = Celery(
+        "dreamq", broker=broker_url(settings.redis_url), include=["workers.run_job"], set_as_current=False
+    )
     app.conf.update(
         # JSON only: whoever reaches Redis must not be able to run code.
         task_serializer="json",

@@ -49,7 +49,9 @@ class Dispatch:
     def publish(self, job_id: str, queue: str, kind: str) -> bool:
         """Send one job's id to the broker; False (and a line in the log) when that fails."""
         try:
-            self.app.send_task(f"tasks.{kind}", args=[job_id], queue=queue, task_id=job_id, ignore_result=True)
+            self.app.send_task(
+                f"tasks.{kind}", args=[job_id], queue=queue, task_id=job_id, ignore_result=True
+            )
         except (OperationalError, RedisError, OSError) as error:
             log.warning("job %s: not published (%s); recovery will try again", job_id, error)
             return False

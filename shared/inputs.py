@@ -28,7 +28,9 @@ class SubmitInputs:
     @property
     def largest_worker_bytes(self) -> int | None:
         """Memory of the largest registered worker's device; None while no worker is known."""
-        sizes = [int(worker["memory_bytes"]) for worker in self.queue.store.workers() if worker.get("memory_bytes")]
+        sizes = [
+            int(worker["memory_bytes"]) for worker in self.queue.store.workers() if worker.get("memory_bytes")
+        ]
         return max(sizes, default=None)
 
     def path(self, upload_id: str, field: str) -> str:

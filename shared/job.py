@@ -203,7 +203,9 @@ def iso(time_ms: int | None) -> str | None:
     """Milliseconds since 1970 as ISO 8601 in UTC."""
     if time_ms is None:
         return None
-    return datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return (
+        datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    )
 
 
 ID_PATTERN = r"^[0-9a-z]{26}$"

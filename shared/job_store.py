@@ -25,7 +25,17 @@ P = "dreamq:"
 _LUA = Path(__file__).parent / "lua"
 _PLAIN = ("id", "kind", "priority", "queue", "idempotency", "status", "token", "stop")
 _NUMBERS = ("created_ms", "score", "attempt", "losses", "started_ms", "finished_ms", "forecast_bytes")
-_JSON = ("params", "labels", "depends_on", "progress", "worker", "error", "summary", "provenance", "checkpoints")
+_JSON = (
+    "params",
+    "labels",
+    "depends_on",
+    "progress",
+    "worker",
+    "error",
+    "summary",
+    "provenance",
+    "checkpoints",
+)
 
 
 class Claim(NamedTuple):
@@ -78,7 +88,9 @@ def connect(url: str, *, impatient: bool = False) -> Client:
         socket_connect_timeout=min(timeout_s, 5.0),
         health_check_interval=25,
         # A timeout is not tried again by an impatient client: two would pass the 3 s that it has.
-        retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), retries, (refused,) if impatient else (refused, silent)),
+        retry=Retry(
+            ExponentialBackoff(cap=0.5, base=0.05), retries, (refused,) if impatient else (refused, silent)
+        ),
     )
 
 
@@ -138,7 +150,9 @@ class JobStore:
                 pipe.zrank(f"{P}queued:{job.queue}", job.id)
             ranks = dict(zip((job.id for job in queued), pipe.execute(), strict=True)) if queued else {}
         return [
-            job.model_copy(update={"queue_position": ranks[job.id] + 1}) if ranks.get(job.id) is not None else job
+            job.model_copy(update={"queue_position": ranks[job.id] + 1})
+            if ranks.get(job.id) is not None
+            else job
             for job in jobs
         ]
 
@@ -162,7 +176,11 @@ class JobStore:
             RequestInvalid: the cursor is none of ours.
         """
         keys = [f"{P}jobs"]
-        keys += [f"{P}jobs:{name}:{value}" for name, value in (("status", status), ("kind", kind), ("label", label)) if value]
+        keys += [
+            f"{P}jobs:{name}:{value}"
+            for name, value in (("status", status), ("kind", kind), ("label", label))
+            if value
+        ]
         with reachable():
             sizes = [self.redis.zcard(key) for key in keys]
             smallest = keys[sizes.index(min(sizes))]
@@ -317,7 +335,9 @@ class JobStore:
     def claim_of(self, job_id: str) -> Claim | None:
         """The claim under which a job runs now."""
         with reachable():
-            status, attempt, token, worker = self.redis.hmget(f"{P}job:{job_id}", "status", "attempt", "token", "worker")
+            status, attempt, token, worker = self.redis.hmget(
+                f"{P}job:{job_id}", "status", "attempt", "token", "worker"
+            )
         if status != JobStatus.RUNNING:
             return None
         return Claim(job_id, int(attempt), token, json.loads(worker)["pid"])
@@ -480,6 +500,3 @@ def job_from_hash(fields: Mapping[str, str]) -> Job:
     artifacts = (json.loads(value) for name, value in fields.items() if name.startswith("artifact."))
     values["artifacts"] = sorted(artifacts, key=lambda artifact: artifact["place"])
     return Job(**values)
-
-
-

@@ -47,7 +47,9 @@ _LISTEN_S = 5.0
 class Queue:
     """dreamq as seen by a program: its settings, the job records, the storage."""
 
-    def __init__(self, settings: Settings, store: JobStore, storage: Storage, *, impatient: bool = False) -> None:
+    def __init__(
+        self, settings: Settings, store: JobStore, storage: Storage, *, impatient: bool = False
+    ) -> None:
         self.settings = settings
         self.store = store
         self.storage = storage
@@ -324,7 +326,12 @@ class Queue:
 def ended_status(job: Job) -> dict[str, Any]:
     """The data of a `status` event, made from the record of an ended job."""
     error = job.error.model_dump() if job.error else None
-    return {"status": str(job.status), "attempt": job.attempt, "cancel_requested": job.stop == "user", "error": error}
+    return {
+        "status": str(job.status),
+        "attempt": job.attempt,
+        "cancel_requested": job.stop == "user",
+        "error": error,
+    }
 
 
 def invalid_input(error: ValidationError) -> InvalidInput:
@@ -421,6 +428,11 @@ def submit(
     queue = queue_from_environment()
     upstream = [job.id if isinstance(job, JobHandle) else job for job in depends_on]
     job = queue.submit(
-        params.kind, params, priority=priority, labels=labels, depends_on=upstream, idempotency_key=idempotency_key
+        params.kind,
+        params,
+        priority=priority,
+        labels=labels,
+        depends_on=upstream,
+        idempotency_key=idempotency_key,
     )
     return JobHandle(queue, job.id)

@@ -74,7 +74,9 @@ class Recovery:
             DreamqError: Redis or the storage cannot be reached.
         """
         lost = self.leases.look(self.store.leases)
-        with self.store.recovery_lock(ttl_ms=int(self.settings.recovery_every_s * _LOCK_TURNS * 1000)) as held:
+        with self.store.recovery_lock(
+            ttl_ms=int(self.settings.recovery_every_s * _LOCK_TURNS * 1000)
+        ) as held:
             if not held:
                 return
             self.rebuild_if_restarted()
@@ -92,7 +94,12 @@ class Recovery:
         claim = self.store.claim_of(job_id)
         if claim is not None and not complete_end(self.queue, claim):
             status = self.store.release(claim, "worker_lost", loss=True, max_losses=self.settings.max_losses)
-            log.warning("job %s: attempt %d is no longer heard; the job is %s", job_id, claim.attempt, status or "another's")
+            log.warning(
+                "job %s: attempt %d is no longer heard; the job is %s",
+                job_id,
+                claim.attempt,
+                status or "another's",
+            )
             self.follow_up(job_id)
 
     def follow_up(self, job_id: str) -> None:
@@ -147,7 +154,9 @@ class Recovery:
         restored = sum(self.restore(job_id) for job_id in self.storage.names("jobs"))
         self.store.set_rebuilt_for(run)
         self.queue.dispatch.forget_workers()
-        log.info("records compared with the storage: %d restored in %.1f s", restored, time.monotonic() - started)
+        log.info(
+            "records compared with the storage: %d restored in %.1f s", restored, time.monotonic() - started
+        )
 
     def restore(self, job_id: str) -> bool:
         """Bring one job's record up to what the storage knows; whether that changed anything."""
@@ -196,7 +205,8 @@ def complete_end(queue: Queue, claim: Claim) -> bool:
     fields = {
         name: str(value)
         for name, value in kept.items()
-        if name in ("error", "summary", "provenance", "progress") or name.startswith(("artifact.", "warning."))
+        if name in ("error", "summary", "provenance", "progress")
+        or name.startswith(("artifact.", "warning."))
     }
     if queue.store.finish(claim, job.status, fields):
         queue.settle_end(queue.store.get(claim.job_id))
@@ -227,6 +237,3 @@ class RecoveryThread(threading.Thread):
     def stop(self) -> None:
         """Ask the thread to end."""
         self._stopping.set()
-
-
-

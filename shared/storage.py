@@ -37,9 +37,17 @@ def checked(path: str) -> str:
         InvalidInput: a part could leave its folder, hide, or mean something to a shell or a URL.
     """
     for part in path.split("/"):
-        if not NAME.fullmatch(part):
-            raise InvalidInput(f"{part!r} is no file name: letters, digits, dot, dash and underscore only, up to 128")
+        checked_name(part)
     return path
+
+
+def checked_name(name: str) -> str:
+    """The same name, when it is plain; raises as `checked`."""
+    if not NAME.fullmatch(name):
+        raise InvalidInput(
+            f"{name!r} is no file name: letters, digits, dot, dash and underscore only, up to 128"
+        )
+    return name
 
 
 @contextmanager
@@ -129,7 +137,9 @@ class Storage:
         """The names in a folder, sorted; none when there is no such folder."""
         with told_apart():
             try:
-                found: list[Any] = self.fs.ls(self.full(folder), detail=False, **({} if self.local else {"refresh": True}))
+                found: list[Any] = self.fs.ls(
+                    self.full(folder), detail=False, **({} if self.local else {"refresh": True})
+                )
             except (FileNotFoundError, NotADirectoryError):
                 return []
         names = (str(entry).rstrip("/").rsplit("/", 1)[-1] for entry in found)
@@ -177,15 +187,9 @@ class Storage:
             UploadTooLarge: more than `limit_bytes` came; nothing is kept.
             InvalidInput: nothing came.
         """
-        digest, size, head = hashlib.sha256(), 0, b""
-        spool_folder = Path(self.full("uploads")) if self.local else None
-        with told_apart():
-            if spool_folder is not None:
-                spool_folder.mkdir(parents=True, exist_ok=True)
-            spool = tempfile.NamedTemporaryFile(dir=spool_folder, prefix=".", suffix=".tmp", delete=False)
-        temporary = Path(spool.name)
-        try:
-            with told_apart(), spool:
+        with self._spool() as spool:
+            digest, size, head = hashlib.sha256(), 0, b""
+            with told_apart():
                 while chunk := source.read(_CHUNK):
                     size += len(chunk)
                     if size > limit_bytes:
@@ -197,10 +201,21 @@ class Storage:
                 os.fsync(spool.fileno())
             if size == 0:
                 raise InvalidInput("the upload is empty", field="file")
-            self._keep_upload(digest.hexdigest(), temporary)
-        finally:
-            temporary.unlink(missing_ok=True)
+            self._keep_upload(digest.hexdigest(), Path(spool.name))
         return Upload(digest.hexdigest(), size, media_type(head))
+
+    @contextmanager
+    def _spool(self) -> Iterator[IO[bytes]]:
+        """A temporary file for what comes in: beside the uploads where they can be renamed, else on this machine."""
+        folder = Path(self.full("uploads")) if self.local else Path(tempfile.gettempdir())
+        with told_apart():
+            folder.mkdir(parents=True, exist_ok=True)
+            spool = (folder / f".{uuid.uuid4().hex}.tmp").open("wb")
+        try:
+            with spool:
+                yield spool
+        finally:
+            Path(spool.name).unlink(missing_ok=True)
 
     def _keep_upload(self, upload_id: str, temporary: Path) -> None:
         path = f"uploads/{upload_id}"

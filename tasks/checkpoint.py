@@ -35,7 +35,8 @@ def decode(data: bytes) -> dict[str, Any]:
             arrays = {name: loaded[name] for name in loaded.files}
     except (OSError, EOFError, zipfile.BadZipFile, KeyError) as error:
         raise ValueError(f"not a checkpoint: {error}") from error
-    return {**arrays, **json.loads(arrays.pop(_VALUES).tobytes())}
+    values = json.loads(arrays.pop(_VALUES).tobytes())
+    return {**arrays, **values}
 
 
 def _number(value: Any) -> Any:

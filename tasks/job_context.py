@@ -34,7 +34,11 @@ log = logging.getLogger(__name__)
 TELL_EVERY_S = 0.5
 """Progress goes to Redis at most this often; a stop is seen as often."""
 
-_STOPS: dict[str, type[StopRequested]] = {"user": JobCancelled, "shutdown": JobPreempted, "timeout": JobTimedOut}
+_STOPS: dict[str, type[StopRequested]] = {
+    "user": JobCancelled,
+    "shutdown": JobPreempted,
+    "timeout": JobTimedOut,
+}
 
 State = dict[str, Any]
 
@@ -136,7 +140,9 @@ class JobContext:
         try:
             return self.queue.storage.upload_path(upload_id)
         except UploadNotFound as error:
-            raise InvalidInput(f"the upload {upload_id} is gone from the storage; upload the file again") from error
+            raise InvalidInput(
+                f"the upload {upload_id} is gone from the storage; upload the file again"
+            ) from error
 
     def model_path(self, job_id: str, name: str) -> Path:
         """A local file with an artifact of an earlier job, its hash checked; only to be read."""
@@ -203,7 +209,10 @@ class JobContext:
         for known in list(self._checkpoints):
             state = self._read_checkpoint(known)
             if state is None:
-                self.warn("checkpoint_damaged", f"the checkpoint of step {known.step} is damaged; the one before is used")
+                self.warn(
+                    "checkpoint_damaged",
+                    f"the checkpoint of step {known.step} is damaged; the one before is used",
+                )
                 continue
             for artifact in state.pop("__artifacts__"):
                 self._recall(Artifact(**artifact))

@@ -30,7 +30,12 @@ def warm_up(**_: Any) -> None:
     if Settings.from_environment().deterministic and "tensorflow" in sys.modules:
         # Process-wide, and with no way back: hence a setting, not a parameter of a job.
         sys.modules["tensorflow"].config.experimental.enable_op_determinism()
-    log.info("pool process %d is up: %s in %.1f s", os.getpid(), ", ".join(names) or "nothing to import", time.monotonic() - started)
+    log.info(
+        "pool process %d is up: %s in %.1f s",
+        os.getpid(),
+        ", ".join(names) or "nothing to import",
+        time.monotonic() - started,
+    )
 
 
 def seed(value: int) -> None:

@@ -22,4 +22,6 @@ def device() -> dict[str, Any]:
 def this_worker(name: str | None) -> Worker:
     """This process as the one that runs a job; `name` is Celery's name of the worker, None outside of Celery."""
     host = socket.gethostname()
-    return Worker(name=name or f"direct-{os.getpid()}@{host}", host=host, device=device()["name"], pid=os.getpid())
+    return Worker(
+        name=name or f"direct-{os.getpid()}@{host}", host=host, device=device()["name"], pid=os.getpid()
+    )

@@ -175,7 +175,9 @@ class LeaseKeeper(threading.Thread):
         reason = held.killed or ("shutdown" if asked else "worker_lost")
         status = self.store.release(claim, reason, loss=not asked, max_losses=self.settings.max_losses)
         if status:
-            log.warning("job %s: process %d is gone (%s); the job is %s", claim.job_id, claim.pid, reason, status)
+            log.warning(
+                "job %s: process %d is gone (%s); the job is %s", claim.job_id, claim.pid, reason, status
+            )
             job = self.store.get(claim.job_id)
             if job.status.ended:
                 self.queue.settle_end(job)

@@ -32,7 +32,7 @@ from shared.kinds import KINDS
 from shared.kinds.base import JobParams
 from shared.queue import Queue, invalid_input, queue_from_environment
 from tasks.job_context import JobContext
-from workers import child, lease  # lease: its signals make a Celery worker one of ours
+from workers import child, lease  # noqa: F401  (lease: its signals make a Celery worker one of ours)
 from workers.identity import device, this_worker
 
 log = logging.getLogger(__name__)
@@ -79,7 +79,9 @@ def run_job(job_id: str) -> None:
         give_back(queue, claim, "shutdown")
         raise
     write_end(context, end)
-    log.info("job %s: %s%s", job_id, end.status, f" ({end.error.code}: {end.error.message})" if end.error else "")
+    log.info(
+        "job %s: %s%s", job_id, end.status, f" ({end.error.code}: {end.error.message})" if end.error else ""
+    )
     if current_task and (end.recycle or child.is_worn(KINDS[job.kind], queue.settings)):
         log.info("this process is replaced")
         raise SystemExit(0)
@@ -102,7 +104,11 @@ def perform(job: Job, context: JobContext) -> End:
     except JobTimedOut:
         return failed("timeout", "the job reached its time_limit_s; its checkpoint and files are kept")
     except MemoryError:
-        return failed("out_of_memory", "the job needs more memory than this worker has: choose a smaller size", recycle=True)
+        return failed(
+            "out_of_memory",
+            "the job needs more memory than this worker has: choose a smaller size",
+            recycle=True,
+        )
     except DreamqError as error:
         return failed(error.code, error.message)
     except OSError as error:
@@ -112,7 +118,9 @@ def perform(job: Job, context: JobContext) -> End:
     except (Exception, KeyboardInterrupt, GeneratorExit) as error:
         if type(error).__name__ == "ResourceExhaustedError":
             code = "gpu_out_of_memory" if device().get("uuid") else "out_of_memory"
-            return failed(code, "the job needs more memory than its device has: choose a smaller size", recycle=True)
+            return failed(
+                code, "the job needs more memory than its device has: choose a smaller size", recycle=True
+            )
         return crashed(job, error)
     return End(JobStatus.SUCCEEDED)
 
@@ -174,7 +182,9 @@ def write_end(context: JobContext, end: End) -> None:
     if error:
         fields["error"] = error.model_dump_json()
     if not insist(lambda: queue.store.finish(claim, end.status, fields)):
-        log.warning("job %s: attempt %d lost its lease at the end; it does not count", claim.job_id, claim.attempt)
+        log.warning(
+            "job %s: attempt %d lost its lease at the end; it does not count", claim.job_id, claim.attempt
+        )
         context.discard()
         return
     if end.status == JobStatus.SUCCEEDED:
@@ -184,8 +194,16 @@ def write_end(context: JobContext, end: End) -> None:
 
 def give_back(queue: Queue, claim: Claim, reason: str) -> None:
     """Return an unfinished job: to the queue, or to its end if a user cancelled it."""
-    status = insist(lambda: queue.store.release(claim, reason, loss=False, max_losses=queue.settings.max_losses))
-    log.info("job %s: attempt %d stopped (%s); the job is %s", claim.job_id, claim.attempt, reason, status or "another's")
+    status = insist(
+        lambda: queue.store.release(claim, reason, loss=False, max_losses=queue.settings.max_losses)
+    )
+    log.info(
+        "job %s: attempt %d stopped (%s); the job is %s",
+        claim.job_id,
+        claim.attempt,
+        reason,
+        status or "another's",
+    )
     if status in ("cancelled", "failed"):
         queue.settle_end(insist(lambda: queue.store.get(claim.job_id)))
     elif status:

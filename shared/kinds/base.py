@@ -42,9 +42,7 @@ class Inputs(Protocol):
 class JobParams(BaseModel):
     """The parameters of one kind of job: what the user chose."""
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
     kind: ClassVar[str]
     task: ClassVar[str] = ""

@@ -66,7 +66,9 @@ def run(params: StepsParams, job: "JobContext") -> None:
             job.save_artifact(f"preview-{done:04d}.txt", value.hex().encode())
             job.save_checkpoint(done, {"value": np.frombuffer(value, np.uint8)})
         try:
-            job.report(done, params.steps, checkpoint=lambda value=value: {"value": np.frombuffer(value, np.uint8)})
+            job.report(
+                done, params.steps, checkpoint=lambda value=value: {"value": np.frombuffer(value, np.uint8)}
+            )
         except JobCancelled:
             job.save_artifact("partial.txt", value.hex().encode())
             raise

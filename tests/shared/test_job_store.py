@@ -141,7 +141,9 @@ def test_a_new_checkpoint_forgives_the_losses_before_it(store, new_job):
     assert store.release(held, "worker_lost", loss=True, max_losses=1) == "queued"
 
 
-@pytest.mark.parametrize(("stop", "status"), [("user", "cancelled"), ("timeout", "failed"), ("shutdown", "queued")])
+@pytest.mark.parametrize(
+    ("stop", "status"), [("user", "cancelled"), ("timeout", "failed"), ("shutdown", "queued")]
+)
 def test_a_job_asked_to_stop_ends_as_asked_when_its_worker_dies(store, new_job, stop, status):
     job = new_job()
     held = claim(store, job)

@@ -158,7 +158,11 @@ def test_events_tell_the_whole_story_and_end_with_the_job(queue, run):
     job = run("steps", steps=2)
 
     events = [event for event in queue.events(job.id) if event]
-    assert [event.data["status"] for event in events if event.type == "status"] == ["queued", "running", "succeeded"]
+    assert [event.data["status"] for event in events if event.type == "status"] == [
+        "queued",
+        "running",
+        "succeeded",
+    ]
     assert [event.data["name"] for event in events if event.type == "artifact"] == ["result.txt"]
     assert events[-1].type == "status"
     assert list(queue.events(job.id, after=events[-2].id)) == [events[-1]]
@@ -196,7 +200,9 @@ def test_a_python_program_submits_waits_and_downloads(settings, queue, tmp_path)
 
 
 def test_submitting_from_python_never_loads_tensorflow_or_flask():
-    code = "import sys, shared.queue; sys.exit(any(m in sys.modules for m in ('tensorflow', 'keras', 'flask')))"
+    code = (
+        "import sys, shared.queue; sys.exit(any(m in sys.modules for m in ('tensorflow', 'keras', 'flask')))"
+    )
 
     assert run_process([sys.executable, "-c", code], check=False).returncode == 0
 
@@ -210,7 +216,9 @@ def test_depending_on_a_job_that_failed_or_never_was_is_refused(queue, run):
         assert caught.value.field == "depends_on"
 
 
-@pytest.mark.parametrize(("trouble", "status", "code"), [("", "succeeded", None), ("crash", "failed", "upstream_failed")])
+@pytest.mark.parametrize(
+    ("trouble", "status", "code"), [("", "succeeded", None), ("crash", "failed", "upstream_failed")]
+)
 def test_a_dependent_job_waits_and_starts_once_after_success(queue, trouble, status, code):
     from workers.run_job import run_job
 

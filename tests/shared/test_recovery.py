@@ -100,12 +100,23 @@ def test_a_job_whose_worker_is_gone_goes_back_to_the_queue_and_is_published(queu
 def test_an_end_that_reached_only_its_manifest_is_completed(queue, recovery):
     claim = claimed(queue)
     artifact = {"name": "result.txt", "media_type": "text/plain", "bytes": 1, "sha256": "s", "path": "p"}
-    end = {"status": "succeeded", "error": None, "summary": {"a": 1}, "provenance": {}, "warnings": [], "artifacts": [artifact]}
+    end = {
+        "status": "succeeded",
+        "error": None,
+        "summary": {"a": 1},
+        "provenance": {},
+        "warnings": [],
+        "artifacts": [artifact],
+    }
     write_manifest(queue.storage, claim, end)
     recovery.take_back(claim.job_id)
 
     job = queue.get(claim.job_id)
-    assert (job.status, job.summary, [a.name for a in job.artifacts]) == (JobStatus.SUCCEEDED, {"a": 1}, ["result.txt"])
+    assert (job.status, job.summary, [a.name for a in job.artifacts]) == (
+        JobStatus.SUCCEEDED,
+        {"a": 1},
+        ["result.txt"],
+    )
     assert b'"succeeded"' in queue.storage.read(f"jobs/{job.id}/job.json")
 
 
@@ -185,7 +196,10 @@ def test_a_damaged_record_in_storage_does_not_stop_the_others(queue, recovery):
 
 
 def test_one_process_at_a_time_takes_a_turn(queue, recovery):
-    with queue.store.recovery_lock(ttl_ms=10_000) as first, queue.store.recovery_lock(ttl_ms=10_000) as second:
+    with (
+        queue.store.recovery_lock(ttl_ms=10_000) as first,
+        queue.store.recovery_lock(ttl_ms=10_000) as second,
+    ):
         assert (first, second) == (True, False)
     with queue.store.recovery_lock(ttl_ms=10_000) as third:
         assert third

@@ -6,7 +6,13 @@ from shared.settings import Settings
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("LEASE_S", "soon"), ("LEASE_S", "0"), ("MAX_LOSSES", "-1"), ("REDIS_URL", "http://here"), ("DETERMINISTIC", "perhaps")],
+    [
+        ("LEASE_S", "soon"),
+        ("LEASE_S", "0"),
+        ("MAX_LOSSES", "-1"),
+        ("REDIS_URL", "http://here"),
+        ("DETERMINISTIC", "perhaps"),
+    ],
 )
 def test_a_setting_that_cannot_be_used_is_refused_by_its_name(name, value):
     with pytest.raises(SettingsInvalid) as caught:

@@ -20,7 +20,23 @@ def storage(request, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "path", ["../x", "a/../b", "/etc/passwd", "a//b", "", ".hidden", "a/.x", "a b", "a\n", "a\0", "a\\b", "x" * 129, "~", "%2e"]
+    "path",
+    [
+        "../x",
+        "a/../b",
+        "/etc/passwd",
+        "a//b",
+        "",
+        ".hidden",
+        "a/.x",
+        "a b",
+        "a\n",
+        "a\0",
+        "a\\b",
+        "x" * 129,
+        "~",
+        "%2e",
+    ],
 )
 def test_no_name_leaves_the_root_or_hides_in_it(storage, path):
     with pytest.raises(InvalidInput):
@@ -57,7 +73,8 @@ def test_a_file_that_is_not_there_is_said_to_be_missing(storage):
 
 
 @pytest.mark.parametrize(
-    ("number", "error"), [(errno.ENOSPC, StorageFull), (errno.EDQUOT, StorageFull), (errno.EIO, StorageUnavailable)]
+    ("number", "error"),
+    [(errno.ENOSPC, StorageFull), (errno.EDQUOT, StorageFull), (errno.EIO, StorageUnavailable)],
 )
 def test_a_write_that_fails_leaves_no_half_file(tmp_path, monkeypatch, number, error):
     storage = Storage(str(tmp_path))
