@@ -14,8 +14,8 @@ KINDS = {kind: params for kind, params in KNOWN.items() if params.__module__.sta
 """The kinds that dreamq comes with, without those of EXTRA_KINDS."""
 
 KINDS_INTRODUCTION = """
-Written by `make docs` from the parameters' own definitions in `shared/kinds/`. A server tells the same, as JSON schemas,
-at `/v1/kinds`, and the command line with `dreamq submit KIND --help`. A parameter without a default must be given. An
+Written by `make docs` from the parameters' own definitions in `shared/kinds/`. A server tells the same, as JSON
+schemas, at `/v1/kinds`, and the command line with `dreamq submit KIND --help`. A parameter without a default must be given. An
 *upload* is the id that an upload was answered with; the command line takes a file's path instead.
 """.strip()
 
