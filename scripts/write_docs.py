@@ -2,9 +2,13 @@
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
+
+from api import cli
 from shared.kinds import KINDS as KNOWN
 from shared.kinds.base import JobParams
 from shared.settings import Settings
@@ -15,8 +19,8 @@ KINDS = {kind: params for kind, params in KNOWN.items() if params.__module__.sta
 
 KINDS_INTRODUCTION = """
 Written by `make docs` from the parameters' own definitions in `shared/kinds/`. A server tells the same, as JSON
-schemas, at `/v1/kinds`, and the command line with `dreamq submit KIND --help`. A parameter without a default must be given. An
-*upload* is the id that an upload was answered with; the command line takes a file's path instead.
+schemas, at `/v1/kinds`; on the command line `dreamq submit KIND --help` does. A parameter without a default must be
+given. An *upload* is the id that an upload was answered with; the command line takes a file's path instead.
 """.strip()
 
 
@@ -27,6 +31,7 @@ def documents() -> dict[Path, str]:
     return {
         readme: replaced(text, "settings", settings_table()),
         ROOT / "docs/kinds.md": kinds_page(),
+        ROOT / "docs/command-line.md": command_line_page(),
     }
 
 
@@ -132,6 +137,31 @@ def limits(field: dict[str, Any]) -> str:
         "minLength": "length ≥", "maxLength": "length ≤",
     }  # fmt: skip
     return ", ".join(f"{sign} {field[name]}" for name, sign in signs.items() if name in field)
+
+
+def command_line_page() -> str:
+    """What `--help` says of each command."""
+    parts = ["# The dreamq command", "Written by `make docs` from the commands' own help."]
+    parts += [f"## {name}\n\n```\n{text}\n```" for name, text in helps(cli.main, "dreamq")]
+    return "\n\n".join(parts) + "\n"
+
+
+def helps(
+    command: click.Command, name: str, parent: click.Context | None = None
+) -> Iterator[tuple[str, str]]:
+    """A command's name and help, then those of the commands below it."""
+    context = click.Context(command, info_name=name, parent=parent, terminal_width=100, max_content_width=100)
+    if isinstance(command, cli.SubmitCommands):
+        yield (
+            context.command_path,
+            f"{context.get_usage()}\n\n  {command.help}",
+        )  # the kinds have a page of their own
+        return
+    yield context.command_path, context.get_help()
+    for below in command.list_commands(context) if isinstance(command, click.Group) else []:
+        found = command.get_command(context, below)
+        assert found is not None
+        yield from helps(found, below, context)
 
 
 def main() -> None:
