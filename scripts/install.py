@@ -15,8 +15,10 @@ UNFINISHED = VENV / "unfinished"  # there while pip writes: found at a start, th
 
 
 def main(lists: list[str]) -> None:
-    if VENV.is_symlink():
-        return  # an environment that someone keeps elsewhere: used as it is, never changed
+    if VENV.is_symlink():  # an environment that someone keeps elsewhere: used as it is, never changed
+        if not version_in_venv():
+            sys.exit(f"{VENV} links to no Python environment; remove the link, and .venv is made here")
+        return
     # Two calls of make at once: the second waits. The lock is the folder's, so that no file is left.
     fcntl.flock(os.open(ROOT, os.O_RDONLY), fcntl.LOCK_EX)
     wanted = {name: fingerprint(name) for name in lists}

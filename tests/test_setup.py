@@ -1,5 +1,6 @@
 """What `make` does before anything else: a fitting Python, .venv, the requirements, once."""
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -112,10 +113,17 @@ def test_a_python_without_ensurepip_is_told_which_package_brings_it(project, tmp
     assert len(refused.stderr.splitlines()) == 2
 
 
-def test_an_environment_that_venv_links_to_is_never_changed(project, tmp_path):
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    (project / ".venv").symlink_to(elsewhere)
+def test_an_environment_that_venv_links_to_is_used_and_never_changed(project):
+    (project / ".venv").symlink_to(sys.prefix)
 
     assert set_up(project).returncode == 0
-    assert list(elsewhere.iterdir()) == []
+    assert importlib.util.find_spec("tiny_is_installed") is None
+
+
+def test_a_link_that_leads_to_no_environment_is_told(project, tmp_path):
+    (project / ".venv").symlink_to(tmp_path / "gone")
+
+    refused = set_up(project)
+
+    assert refused.returncode == 1
+    assert "remove the link" in refused.stderr

@@ -15,7 +15,6 @@ import requests
 from redis import Redis
 
 from tests.workers.processes import descendants, python_process, running, until
-from workers.demo import free_port as demo_port
 from workers.embedded import HOST, StackRuns, lock_folder
 from workers.redis_server import RedisServer
 
@@ -165,14 +164,6 @@ def test_a_taken_port_is_named_with_a_way_out_and_nothing_is_started(serve, port
     assert f"port {port} " in printed
     assert f"make serve PORT={port + 1}" in printed
     assert not (tmp_path / "data").exists()
-
-
-def test_the_demo_takes_another_port_where_its_own_is_taken(port, monkeypatch):
-    monkeypatch.setattr("workers.demo.DEFAULT_PORT", port)
-
-    assert demo_port() == port
-    with socket.create_server((HOST, port)):
-        assert demo_port() != port
 
 
 def test_a_folder_whose_path_is_too_long_for_a_socket_serves_all_the_same(tmp_path):

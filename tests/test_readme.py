@@ -1,0 +1,50 @@
+"""The documentation says what the code does: what is generated is current, what is shown works."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from scripts.write_docs import ROOT, documents
+from shared.kinds import KINDS
+from shared.settings import Settings
+
+README = (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("path", documents(), ids=lambda path: path.name)
+def test_what_is_generated_is_current(path: Path):
+    assert path.read_text() == documents()[path], "run `make docs` and commit what it writes"
+
+
+def test_every_setting_is_explained():
+    assert [name for name, field in Settings.model_fields.items() if not field.description] == []
+
+
+def test_every_parameter_of_every_kind_is_explained():
+    unexplained = [
+        f"{kind}.{name}"
+        for kind, params in KINDS.items()
+        for name, field in params.model_fields.items()
+        if not field.description
+    ]
+
+    assert unexplained == []
+
+
+def test_every_make_target_that_the_readme_names_exists():
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+
+    assert set(re.findall(r"(?:`|^    )make ([a-z]+)", README, flags=re.MULTILINE)) - targets == set()
+
+
+def test_every_link_to_a_file_leads_to_one():
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    links = [(page, link) for page in pages for link in re.findall(r"\]\(([^)#:]+)", page.read_text())]
+
+    assert [link for page, link in links if not (page.parent / link).exists()] == []
+
+
+def test_the_python_example_is_code_that_compiles():
+    for example in re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL):
+        compile(example, "README.md", "exec")
