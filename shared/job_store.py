@@ -140,21 +140,20 @@ class JobStore:
 
     def get_many(self, job_ids: Sequence[str]) -> list[Job]:
         """The records of those of `job_ids` that Redis has, in that order."""
-        with reachable():
-            pipe = self.redis.pipeline(transaction=False)
-            for job_id in job_ids:
-                pipe.hgetall(f"{P}job:{job_id}")
-            jobs = [job_from_hash(fields) for fields in pipe.execute() if fields]
-            queued = [job for job in jobs if job.status == JobStatus.QUEUED]
-            for job in queued:
-                pipe.zrank(f"{P}queued:{job.queue}", job.id)
-            ranks = dict(zip((job.id for job in queued), pipe.execute(), strict=True)) if queued else {}
-        return [
-            job.model_copy(update={"queue_position": ranks[job.id] + 1})
-            if ranks.get(job.id) is not None
-            else job
-            for job in jobs
-        ]
+        if len(job_ids) == 1:
+            answers = [self._run("get", job_ids[0])]
+        else:
+            with reachable():
+                pipe = self.redis.pipeline(transaction=False)
+                for job_id in job_ids:
+                    self._scripts["get"](args=[job_id], client=pipe)
+                answers = pipe.execute()
+        jobs = []
+        for flat, rank in answers:
+            if flat:
+                fields = dict(zip(flat[::2], flat[1::2], strict=True))
+                jobs.append(job_from_hash(fields, queue_position=None if rank is None else rank + 1))
+        return jobs
 
     def exists(self, job_id: str) -> bool:
         """Whether Redis has a record of this job."""
@@ -484,7 +483,7 @@ def hash_from_job(job: Job) -> dict[str, str | int]:
     return fields
 
 
-def job_from_hash(fields: Mapping[str, str]) -> Job:
+def job_from_hash(fields: Mapping[str, str], *, queue_position: int | None = None) -> Job:
     """The record that a Redis hash holds."""
     values: dict[str, Any] = {name: fields[name] for name in (*_PLAIN, *_NUMBERS) if fields.get(name)}
     values |= {name: json.loads(fields[name]) for name in _JSON if fields.get(name)}
@@ -499,4 +498,4 @@ def job_from_hash(fields: Mapping[str, str]) -> Job:
     values["warnings"] = [json.loads(fields[name]) for name in sorted(fields) if name.startswith("warning.")]
     artifacts = (json.loads(value) for name, value in fields.items() if name.startswith("artifact."))
     values["artifacts"] = sorted(artifacts, key=lambda artifact: artifact["place"])
-    return Job(**values)
+    return Job(**values, queue_position=queue_position)
