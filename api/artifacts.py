@@ -36,7 +36,10 @@ def fetch(job_id: str, name: str) -> ResponseReturnValue:
     artifact = queue().artifact(job_id, name)  # from the record; a name from a URL is never joined to a path
     base_type = artifact.media_type.partition(";")[0].strip()
     shown = base_type in SHOWN
-    opened = queue().storage.open(artifact.path)
+    try:
+        opened = queue().storage.open(artifact.path)
+    except FileNotFoundError as error:
+        raise ArtifactNotFound(f"the file of {name!r} is gone from the storage") from error
     response = Response(
         FileWrapper(opened, _CHUNK),
         mimetype=base_type if shown else "application/octet-stream",

@@ -56,6 +56,10 @@ def answer_ours(error: Exception) -> Response:
     status = status_of(error)
     if status == 500:
         return answer_unexpected(error)
+    if status == 503:
+        # Which socket or folder cannot be reached is the operator's business, not the client's.
+        current_app.logger.warning("%s %s: %s", request.method, request.path, error.message)
+        return error_answer(status, error.code, type(error)().message)
     return error_answer(status, error.code, error.message, error.field)
 
 

@@ -50,7 +50,7 @@ class ListQuery(Schema):
     """Jobs with this label only: `name`, or `name=value`."""
     limit: Annotated[int, Field(ge=1, le=500)] = 50
     """How many at most."""
-    cursor: Annotated[str, Field(pattern=r"^[0-9a-z-]{1,64}$")] | None = None
+    cursor: Annotated[str, Field(pattern=r"^\d{1,16}-[0-9a-z]{26}$")] | None = None
     """Where an earlier answer ended: its `next_cursor`."""
 
 
