@@ -10,6 +10,9 @@ from typing import Literal
 NetworkName = Literal["inception_v3", "vgg16", "vgg19", "squeezenet"]
 Preset = Literal["geometric", "creatures"]
 
+RUNTIME_BYTES = 700 * 2**20
+"""What a worker's process holds before it computes anything: Python, TensorFlow and Keras."""
+
 
 @dataclass(frozen=True)
 class Window:
@@ -209,6 +212,8 @@ NETWORKS: Mapping[str, Network] = MappingProxyType(
                 weights_bytes=4 * 1_235_496,
                 dream=DreamDefaults(
                     layers={"fire5": 1.0, "fire7": 1.0},
+                    # Without it a few hot spots take all the steps, in noise instead of eyes.
+                    jitter_px=32,
                     presets={
                         "geometric": {"fire3": 1.0, "fire4": 1.0},
                         "creatures": {"fire7": 1.0, "fire9": 1.0},
