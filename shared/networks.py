@@ -83,6 +83,8 @@ class Network:
     preprocessing: Literal["tf", "caffe"]
     """`tf`: RGB in [-1, 1]. `caffe`: BGR in 0..255 minus the mean colour of ImageNet."""
     weights_bytes: int
+    gradient_factor: float
+    """Peak memory of a picture's gradient in units of the activations that it passes (measured on a CPU)."""
     dream: DreamDefaults
 
     def in_order(self, layers: Iterable[str]) -> tuple[str, ...]:
@@ -90,9 +92,9 @@ class Network:
         wanted = set(layers)
         return tuple(name for name in self.layers if name in wanted)
 
-    def bytes_per_pixel(self, layers: Iterable[str]) -> float:
-        """float32 activations down to the last of these layers, per pixel of the picture (bytes)."""
-        return max(self.layers[name].bytes_per_pixel for name in layers)
+    def gradient_bytes(self, layers: Iterable[str], pixels: int) -> float:
+        """Peak memory of the gradient of a picture of so many pixels, down to the last of these layers (bytes)."""
+        return self.gradient_factor * pixels * max(self.layers[name].bytes_per_pixel for name in layers)
 
     def least_side_px(self, layers: Iterable[str], cells: int = 1) -> int:
         """The shortest side that leaves so many cells at every one of these layers (px)."""
@@ -170,6 +172,7 @@ _VGG_DREAM = DreamDefaults(
         "geometric": {"block3_conv1": 1.0, "block3_conv3": 1.0},
         "creatures": {"block5_conv1": 1.0, "block5_conv3": 1.0},
     },
+    jitter_px=32,
 )
 
 NETWORKS: Mapping[str, Network] = MappingProxyType(
@@ -181,6 +184,7 @@ NETWORKS: Mapping[str, Network] = MappingProxyType(
                 layers=_inception_v3_layers(),
                 preprocessing="tf",
                 weights_bytes=4 * 21_802_784,
+                gradient_factor=1.5,
                 dream=DreamDefaults(
                     # Chollet, "Deep Learning with Python" (2017), listing 8.8 to 8.12.
                     layers={"mixed2": 0.2, "mixed3": 3.0, "mixed4": 2.0, "mixed5": 1.5},
@@ -196,6 +200,7 @@ NETWORKS: Mapping[str, Network] = MappingProxyType(
                 layers=_vgg_layers((2, 2, 3, 3, 3)),
                 preprocessing="caffe",
                 weights_bytes=4 * 14_714_688,
+                gradient_factor=4.0,
                 dream=_VGG_DREAM,
             ),
             Network(
@@ -203,6 +208,7 @@ NETWORKS: Mapping[str, Network] = MappingProxyType(
                 layers=_vgg_layers((2, 2, 4, 4, 4)),
                 preprocessing="caffe",
                 weights_bytes=4 * 20_024_384,
+                gradient_factor=4.0,
                 dream=_VGG_DREAM,
             ),
             Network(
@@ -210,6 +216,7 @@ NETWORKS: Mapping[str, Network] = MappingProxyType(
                 layers=_squeezenet_layers(),
                 preprocessing="caffe",
                 weights_bytes=4 * 1_235_496,
+                gradient_factor=1.5,
                 dream=DreamDefaults(
                     layers={"fire5": 1.0, "fire7": 1.0},
                     # Without it a few hot spots take all the steps, in noise instead of eyes.

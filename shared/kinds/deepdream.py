@@ -19,8 +19,6 @@ GUIDE_SIDE_PX = 400
 """A larger guide picture is shrunk to this: what counts is which features it has, and each costs a comparison."""
 TILE_BYTES = 2**30
 """What a gradient may need in one piece (bytes); a picture that needs more is worked on in tiles."""
-GRADIENT_FACTOR = 2.5
-"""Memory of a gradient in units of the activations that it passes."""
 PICTURE_BYTES_PER_PIXEL = 6 * 3 * 4
 """A picture, its gradient, and what lies between two octaves: six of (height, width, 3) float32."""
 
@@ -198,17 +196,17 @@ class DeepDreamParams(JobParams):
 
     def _forecast_bytes(self, shape: Shape, tile_px: int) -> int:
         tile = tile_shape(shape, tile_px or self.auto_tile_px(shape))
-        activations = self._network.bytes_per_pixel(self.dreaming_layers) * tile[0] * tile[1]
+        gradient = self._network.gradient_bytes(self.dreaming_layers, tile[0] * tile[1])
         pictures = PICTURE_BYTES_PER_PIXEL * shape[0] * shape[1]
-        return int(RUNTIME_BYTES + self._network.weights_bytes + GRADIENT_FACTOR * activations + pictures)
+        return int(RUNTIME_BYTES + self._network.weights_bytes + gradient + pictures)
 
     def auto_tile_px(self, shape: Shape) -> int:
         """The tile's side for a picture of this shape: all of it if its gradient needs at most TILE_BYTES.
 
         It does not depend on the machine, so that a job gives the same picture on each.
         """
-        pixels = TILE_BYTES / (GRADIENT_FACTOR * self._network.bytes_per_pixel(self.dreaming_layers))
-        return max(shape) if shape[0] * shape[1] <= pixels else math.isqrt(int(pixels)) // 32 * 32
+        pixels = int(TILE_BYTES / self._network.gradient_bytes(self.dreaming_layers, 1))
+        return max(shape) if shape[0] * shape[1] <= pixels else math.isqrt(pixels) // 32 * 32
 
 
 def fitted(shape: Shape, max_side_px: int | None) -> Shape:

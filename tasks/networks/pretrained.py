@@ -80,7 +80,7 @@ def _truncated(
     whole, sha256 = _whole(name, pooling, path, version)
     # A dict, since Keras may return a bare tensor for a list of one output.
     outputs = {layer: whole.get_layer(layer).output for layer in layers}
-    return PretrainedNetwork(name, layers, keras.Model(whole.inputs, outputs), sha256)
+    return PretrainedNetwork(name, layers, keras.Model(whole.input, outputs), sha256)
 
 
 @lru_cache(maxsize=4)
