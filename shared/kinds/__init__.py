@@ -3,9 +3,12 @@
 import importlib
 
 from shared.kinds.base import JobParams
+from shared.kinds.deepdream import DeepDreamParams
 from shared.settings import Settings
 
-KINDS: dict[str, type[JobParams]] = {}
+KINDS: dict[str, type[JobParams]] = {
+    DeepDreamParams.kind: DeepDreamParams,
+}
 
 # Kinds of your own: modules that hold a `PARAMS` class and, beside it or where its `task` says, a `run`.
 for _module in filter(None, Settings.from_environment().extra_kinds.split(",")):
