@@ -33,7 +33,7 @@ class StepsParams(JobParams):
     """What goes wrong at half way: an unforeseen error, NaN, no memory, SIGKILL, no more reports, no more steps,
     an exception that is none."""
     image: PictureId | None = None
-    """A picture, looked at by the submit check."""
+    """A picture: looked at by the submit check, decoded by the job, left as `picture.png`."""
 
     def check(self, inputs: Inputs) -> None:
         """A picture must be one."""
@@ -72,6 +72,8 @@ def run(params: StepsParams, job: "JobContext") -> None:
         except JobCancelled:
             job.save_artifact("partial.txt", value.hex().encode())
             raise
+    if params.image:
+        job.save_image("picture.png", job.load_image(params.image))
     job.summary["steps"] = params.steps
     job.save_artifact("result.txt", value.hex().encode())
 
