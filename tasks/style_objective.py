@@ -1,0 +1,358 @@
+"""The objective of style transfer at one size of the picture: loss and gradient, in one piece or exactly in tiles.
+
+    loss = content_weight * content + style_weight / layers * sum over layers of style + tv_weight * variation
+
+What does not change while a picture is painted (the style images' Gram matrices, the content's features) is
+computed once. The compiled functions take it as arguments, so that they are kept for the next job.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from shared.networks import NETWORKS, Layer
+from tasks.networks.pretrained import PretrainedNetwork
+from tasks.style_losses import (
+    CONTENT_LOSSES,
+    STYLE_LOSSES,
+    at_positions,
+    gram_matrix,
+    total_variation_loss,
+)
+from tasks.style_tiles import Tile, cut
+
+Tensor = Any
+
+
+class Losses(NamedTuple):
+    """The three terms of the loss, each times its weight."""
+
+    content: float
+    style: float
+    variation: float
+
+    @property
+    def total(self) -> float:
+        return self.content + self.style + self.variation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """The weights of the loss's terms at one size of the picture."""
+
+    content: float
+    style: float
+    variation: float
+    layers: tuple[float, ...]
+    """Each style layer's, in the order of the network."""
+    shares: tuple[float, ...]
+    """Each style image's; they add up to 1."""
+
+
+class Fixed(NamedTuple):
+    """What does not change while one picture is painted, as tensors. S styles; K = S with masks, else 1."""
+
+    style_grams: list[Tensor]
+    """Per style layer (S, C, C): the style images' Gram matrices, each divided by its own positions."""
+    content: Tensor
+    """(height, width, C): the content image's features."""
+    masks: list[Tensor]
+    """Per style layer (S, height, width); empty without masks."""
+    positions: Tensor
+    """(style layers,): the painting's positions."""
+    counted: Tensor
+    """(style layers, K): how many of them each mask counts."""
+    style_weights: Tensor
+    """(style layers, S): layer weight * share * the part of the picture that the mask leaves."""
+    weights: Tensor
+    """(3,): of content, style and variation."""
+    pixels: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Objective:
+    """Loss and gradient of a painting of one size."""
+
+    functions: "Functions"
+    fixed: Fixed
+    tiles: list[Tile]
+    jit: bool
+
+    def __call__(self, picture: np.ndarray) -> tuple[Losses, np.ndarray]:
+        """(height, width, 3) in 0..255 -> losses, gradient (height, width, 3) float32."""
+        if len(self.tiles) == 1:
+            whole = self.functions.whole_xla if self.jit else self.functions.whole
+            losses, gradient = whole(picture, self.fixed)
+        else:
+            losses, gradient = self._tiled(picture)
+        return Losses(*(float(loss) for loss in losses)), np.asarray(gradient)
+
+    def _tiled(self, picture: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Two passes: the Gram matrices of all tiles are summed, then each tile is told what to change for them."""
+        functions, fixed = self.functions, self.fixed
+        grams: list[Tensor] | None = None
+        for tile in self.tiles:
+            more, _ = functions.features(picture[tile.seen], self._boxes(tile), self._masks(tile))
+            grams = more if grams is None else [gram + part for gram, part in zip(grams, more, strict=True)]
+        style, gram_gradients = functions.style(grams, fixed)
+        variation, gradient = functions.variation(picture, fixed.weights)
+        gradient, content = gradient.numpy(), 0.0
+        for tile in self.tiles:
+            target = fixed.content[tile.features(functions.content)]
+            part, tile_gradient = functions.tile(
+                picture[tile.seen],
+                self._boxes(tile),
+                self._masks(tile),
+                gram_gradients,
+                target,
+                fixed.weights,
+            )
+            content += part
+            gradient[tile.seen] += tile_gradient.numpy()
+        return (content, style, variation), gradient
+
+    def _boxes(self, tile: Tile) -> Tensor:
+        return self.functions.boxes(tile)
+
+    def _masks(self, tile: Tile) -> list[Tensor]:
+        layers = self.functions.style_layers
+        return [mask[:, *tile.features(layer)] for layer, mask in zip(layers, self.fixed.masks, strict=False)]
+
+
+class Functions:
+    """The compiled functions for one network, choice of layers and normalisation; any size of picture.
+
+    Style layers are in the network's order, so that the same choice gives the same sums.
+    """
+
+    def __init__(
+        self,
+        network: PretrainedNetwork,
+        content_layer: str,
+        style_layers: tuple[str, ...],
+        normalisation: str,
+        masked: bool,
+    ) -> None:
+        known = NETWORKS[network.name].layers
+        self.network = network
+        self.content: Layer = known[content_layer]
+        self.style_layers: list[Layer] = [known[name] for name in style_layers]
+        self.content_loss = CONTENT_LOSSES[normalisation]
+        self.style_loss = STYLE_LOSSES[normalisation]
+        self.masked = masked
+        # One trace for all sizes; XLA compiles each size anew.
+        self._picture = tf.TensorSpec([None, None, 3], tf.float32)
+
+    def boxes(self, tile: Tile) -> Tensor:
+        """The cells that a tile answers for: (style layers + 1, 4) int32, the content layer last."""
+        return tf.constant(tile.boxes([*self.style_layers, self.content]), tf.int32)
+
+    @cached_property
+    def whole(self) -> Any:
+        """Loss and gradient of a picture in one piece: picture, Fixed -> (3,), (height, width, 3)."""
+        return tf.function(self._whole, reduce_retracing=True)
+
+    @cached_property
+    def whole_xla(self) -> Any:
+        """The same through XLA: about a tenth faster, but seconds of compilation for each size."""
+        return tf.function(self._whole, jit_compile=True)
+
+    @cached_property
+    def features(self) -> Any:
+        """Gram matrices of the cells in the boxes, and the content layer's features there."""
+        return tf.function(self._features, reduce_retracing=True)
+
+    @cached_property
+    def style(self) -> Any:
+        """The weighted style loss from the whole picture's Gram matrices, and its gradient by them."""
+        return tf.function(self._style_and_gradients, reduce_retracing=True)
+
+    @cached_property
+    def tile(self) -> Any:
+        """A tile's part of the content loss, and of the gradient of content and style."""
+        return tf.function(self._tile, reduce_retracing=True)
+
+    @cached_property
+    def variation(self) -> Any:
+        """The weighted total variation loss, and its gradient."""
+        return tf.function(self._variation, reduce_retracing=True)
+
+    def _whole(self, picture: Tensor, fixed: Fixed) -> tuple[Tensor, Tensor]:
+        with tf.GradientTape() as tape:
+            tape.watch(picture)
+            seen = self._seen(picture)
+            grams = self._grams([seen[layer.name] for layer in self.style_layers], fixed.masks)
+            content = fixed.weights[0] * self.content_loss(seen[self.content.name], fixed.content)
+            variation = fixed.weights[2] * total_variation_loss(picture)
+            losses = tf.stack([content, self._style(grams, fixed), variation])
+            loss = tf.reduce_sum(losses)
+        return losses, tape.gradient(loss, picture)
+
+    def _seen(self, picture: Tensor) -> dict[str, Tensor]:
+        """Each layer's features: (height, width, channels)."""
+        activations = self.network.activations(tf.cast(picture, tf.float32)[None])
+        return {name: features[0] for name, features in activations.items()}
+
+    def _grams(self, features: Sequence[Tensor], masks: Sequence[Tensor]) -> list[Tensor]:
+        """Per layer (K, C, C)."""
+        if not masks:
+            return [gram_matrix(layer)[None] for layer in features]
+        return [
+            tf.stack([gram_matrix(layer, mask) for mask in tf.unstack(of_layer)])
+            for layer, of_layer in zip(features, masks, strict=True)
+        ]
+
+    def _style(self, grams: Sequence[Tensor], fixed: Fixed) -> Tensor:
+        """Each Gram matrix is brought to the painting's number of positions, so that all sizes compare."""
+        loss = tf.constant(0.0)
+        for layer, (gram, targets) in enumerate(zip(grams, fixed.style_grams, strict=True)):
+            positions = fixed.positions[layer]
+            for style, target in enumerate(tf.unstack(targets)):
+                of_style = style if self.masked else 0
+                painted = at_positions(gram[of_style], fixed.counted[layer, of_style], positions)
+                wanted = at_positions(target, 1.0, positions)
+                term = self.style_loss(painted, wanted, pixels=fixed.pixels, positions=positions)
+                loss += fixed.style_weights[layer, style] * term
+        return fixed.weights[1] * loss
+
+    def _features(self, picture: Tensor, boxes: Tensor, masks: list[Tensor]) -> tuple[list[Tensor], Tensor]:
+        *style, content = self._cut(picture, boxes)
+        return self._grams(style, masks), content
+
+    def _cut(self, picture: Tensor, boxes: Tensor) -> list[Tensor]:
+        seen, cut_out = self._seen(picture), []
+        for number, layer in enumerate([*self.style_layers, self.content]):
+            top, bottom, left, right = tf.unstack(boxes[number])
+            cut_out.append(seen[layer.name][top:bottom, left:right])
+        return cut_out
+
+    def _style_and_gradients(self, grams: list[Tensor], fixed: Fixed) -> tuple[Tensor, list[Tensor]]:
+        with tf.GradientTape() as tape:
+            tape.watch(grams)
+            loss = self._style(grams, fixed)
+        return loss, tape.gradient(loss, grams)
+
+    def _tile(
+        self,
+        picture: Tensor,
+        boxes: Tensor,
+        masks: list[Tensor],
+        gram_gradients: list[Tensor],
+        target: Tensor,
+        weights: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        with tf.GradientTape() as tape:
+            tape.watch(picture)
+            *style, features = self._cut(picture, boxes)
+            content = weights[0] * self.content_loss(features, target)
+            # By the chain rule this has the gradient of the style loss: the Gram matrices of the whole picture
+            # are sums over tiles, and the loss's gradient by them is known from the first pass.
+            grams = self._grams(style, masks)
+            pulled = sum(
+                tf.reduce_sum(gradient * gram) for gradient, gram in zip(gram_gradients, grams, strict=True)
+            )
+            loss = content + pulled
+        return content, tape.gradient(loss, picture)
+
+    def _variation(self, picture: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        with tf.GradientTape() as tape:
+            tape.watch(picture)
+            loss = weights[2] * total_variation_loss(picture)
+        return loss, tape.gradient(loss, picture)
+
+
+@lru_cache(maxsize=8)
+def functions_for(
+    network: PretrainedNetwork,
+    content_layer: str,
+    style_layers: tuple[str, ...],
+    normalisation: str,
+    masked: bool,
+) -> Functions:
+    """The functions for this choice, compiled once in a process."""
+    return Functions(network, content_layer, style_layers, normalisation, masked)
+
+
+def build_objective(
+    functions: Functions,
+    *,
+    content: np.ndarray,
+    styles: Sequence[np.ndarray],
+    masks: Sequence[np.ndarray] | None,
+    weights: Weights,
+    tile_px: int | None,
+    halo_px: int,
+    jit: bool,
+) -> Objective:
+    """The objective for a painting of the content's size.
+
+    Args:
+        content: (height, width, 3) in 0..255.
+        styles: such pictures, of any size.
+        masks: (height, width) in 0..1 each, or None.
+        tile_px: the tiles' side, or None for one piece.
+    """
+    height, width = content.shape[:2]
+    per_style = [_per_position_grams(functions, style, tile_px, halo_px) for style in styles]
+    layer_masks = [
+        np.stack([_nearest(mask, (layer.side(height), layer.side(width))) for mask in masks or []])
+        for layer in (functions.style_layers if masks else [])
+    ]
+    positions = np.array([layer.side(height) * layer.side(width) for layer in functions.style_layers])
+    # A mask weighs features, so that it enters a Gram matrix twice.
+    counted = (
+        np.array([np.square(mask).sum(axis=(1, 2)) for mask in layer_masks]) if masks else positions[:, None]
+    )
+    covered = counted / positions[:, None]
+    style_weights = np.array(weights.layers)[:, None] * np.array(weights.shares)[None] * covered
+    fixed = Fixed(
+        style_grams=[tf.stack(layer) for layer in zip(*per_style, strict=True)],
+        content=_content_features(functions, content, tile_px, halo_px),
+        masks=[_constant(mask) for mask in layer_masks],
+        positions=_constant(positions),
+        counted=_constant(np.maximum(counted, 1e-6)),  # a mask may leave nothing of a small layer
+        style_weights=_constant(style_weights),
+        weights=_constant([weights.content, weights.style, weights.variation]),
+        pixels=_constant(height * width),
+    )
+    return Objective(functions, fixed, cut((height, width), side_px=tile_px, halo_px=halo_px), jit)
+
+
+def _per_position_grams(
+    functions: Functions, style: np.ndarray, tile_px: int | None, halo_px: int
+) -> list[Tensor]:
+    """A style image's Gram matrix of each style layer, divided by its number of positions: (C, C)."""
+    shape = style.shape[:2]
+    total: list[Tensor] | None = None
+    for tile in cut(shape, side_px=tile_px, halo_px=halo_px):
+        grams, _ = functions.features(tf.constant(style[tile.seen]), functions.boxes(tile), [])
+        total = grams if total is None else [gram + more for gram, more in zip(total, grams, strict=True)]
+    positions = [layer.side(shape[0]) * layer.side(shape[1]) for layer in functions.style_layers]
+    return [gram[0] / float(count) for gram, count in zip(total or [], positions, strict=True)]
+
+
+def _content_features(functions: Functions, content: np.ndarray, tile_px: int | None, halo_px: int) -> Tensor:
+    height, width = content.shape[:2]
+    layer = functions.content
+    features = np.empty((layer.side(height), layer.side(width), layer.channels), np.float32)
+    for tile in cut((height, width), side_px=tile_px, halo_px=halo_px):
+        _, part = functions.features(tf.constant(content[tile.seen]), functions.boxes(tile), [])
+        features[tile.features(layer)] = part
+    return tf.constant(features)
+
+
+def _nearest(mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """A mask at a layer's shape, by the nearest pixel: (height, width) -> `shape`."""
+    rows, columns = (
+        np.minimum((np.arange(cells) + 0.5) * side / cells, side - 1).astype(int)
+        for cells, side in zip(shape, mask.shape, strict=True)
+    )
+    return mask[np.ix_(rows, columns)]
+
+
+def _constant(value: Any) -> Tensor:
+    return tf.constant(np.asarray(value, np.float32))
