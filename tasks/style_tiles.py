@@ -25,8 +25,10 @@ class Span:
 
     def features(self, layer: Layer) -> slice:
         """The cells of `layer`, of the whole picture, that the tile answers for."""
+        cells = layer.side(self.length_px)
         ends = self.owned.stop >= self.length_px
-        stop = layer.side(self.length_px) if ends else self.owned.stop // layer.stride_px
+        # Without padding a layer has fewer cells than strides fit into the side: they end before the last tile.
+        stop = cells if ends else min(cells, self.owned.stop // layer.stride_px)
         return slice(min(stop, self.owned.start // layer.stride_px), stop)
 
     def own_features(self, layer: Layer) -> slice:
