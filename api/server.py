@@ -70,13 +70,23 @@ def listen(host: str, port: int) -> socket.socket:
         family, _, _, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        listener = socket.socket(family, socket.SOCK_STREAM)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(1024)
+        return bound(family, address)
     except OSError as error:
         hint = "; choose another with --port" if error.errno == errno.EADDRINUSE else ""
         raise CannotServe(f"cannot listen on {printable(host)}:{port}: {error.strerror}{hint}") from error
+
+
+def bound(family: int, address: Any) -> socket.socket:
+    """A socket that listens on an address; raises OSError when it cannot be had."""
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        # A server that has just ended must not keep the next one waiting.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(1024)
+    except OSError:
+        listener.close()
+        raise
     return listener
 
 

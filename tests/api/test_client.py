@@ -141,9 +141,8 @@ def test_where_nobody_listens_it_says_so():
 
 
 def test_events_are_read_as_the_standard_writes_them():
-    lines = b'retry: 1\n: a comment\n\nid: 1-0\nevent: text\ndata: {"text": "a: b"}\n\ndata:{}\n\nid: 2-0\n\nid: 3'.split(
-        b"\n"
-    )
+    text = b'retry: 1\n: a comment\n\nid: 1-0\nevent: text\ndata: {"text": "a: b"}\n\n'
+    lines = (text + b"data:{}\n\nid: 2-0\n\nid: 3").split(b"\n")
 
     assert list(parse_events(lines)) == [
         JobEvent("1-0", "text", {"text": "a: b"}),
