@@ -215,7 +215,8 @@ def tell_end(job: dict[str, Any]) -> None:
     else:
         click.echo(job["status"])
     if job["artifacts"]:
-        click.echo(f"{len(job['artifacts'])} files; fetch them: dreamq get {job['id']}", err=True)
+        names = [artifact["name"] for artifact in job["artifacts"]]
+        click.echo(f"it left {', '.join(names[-3:])}: fetch with dreamq get {job['id']}", err=True)
 
 
 @main.command()
@@ -419,21 +420,23 @@ def admin() -> None:
 
 
 @admin.group("keys")
-@click.pass_context
-def admin_keys(ctx: click.Context) -> None:
+def admin_keys() -> None:
     """API keys: add, list, remove. They are kept, as hashes, in the file that API_KEYS_FILE names."""
+
+
+def key_file() -> Path:
+    """Where the keys are kept. Raises Failure when that is not set."""
     path = Settings.from_environment().api_keys_file
     if path is None:
         raise Failure("no file for API keys is set: set API_KEYS_FILE, here and for the server", EXIT_REFUSED)
-    ctx.obj = path
+    return path
 
 
 @admin_keys.command("add")
 @click.argument("name")
-@click.pass_obj
-def add_key(path: Path, name: str) -> None:
+def add_key(name: str) -> None:
     """Make a key called NAME and show it; it cannot be shown again."""
-    key = keys.add(path, name)
+    key = keys.add(key_file(), name)
     click.echo(key)
     click.echo(
         "this is the only time it is shown; clients send it as DREAMQ_API_KEY, or Authorization: Bearer",
@@ -443,9 +446,9 @@ def add_key(path: Path, name: str) -> None:
 
 @admin_keys.command("list")
 @as_json
-@click.pass_obj
-def list_keys(path: Path, as_json: bool) -> None:
+def list_keys(as_json: bool) -> None:
     """List the keys' names."""
+    path = key_file()
     found = keys.read(path) if path.exists() else []
     if as_json:
         print_json([{"name": key.name, "created_at": key.created_at} for key in found])
@@ -455,10 +458,9 @@ def list_keys(path: Path, as_json: bool) -> None:
 
 @admin_keys.command("remove")
 @click.argument("name")
-@click.pass_obj
-def remove_key(path: Path, name: str) -> None:
+def remove_key(name: str) -> None:
     """Remove the key called NAME; it is refused from then on."""
-    keys.remove(path, name)
+    keys.remove(key_file(), name)
     click.echo(f"removed {name}")
 
 

@@ -107,7 +107,7 @@ def describe_call(rule: Rule, doc: Doc, text: str) -> dict[str, Any]:
         for name, description in doc.headers.items()
     ]
     if doc.query is not None:
-        for name, schema in doc.query.model_json_schema()["properties"].items():
+        for name, schema in doc.query.model_json_schema(ref_template=_REF)["properties"].items():
             parameters.append({"name": name, "in": "query", "schema": schema})
     if parameters:
         operation["parameters"] = parameters
@@ -130,7 +130,7 @@ def component_schemas(docs: list[Doc]) -> dict[str, Any]:
     """The schemas of all models that the calls and the kinds name."""
     models: list[type[BaseModel]] = [ErrorAnswer, *KINDS.values()]
     for doc in docs:
-        models += [model for model in (doc.answer, doc.body) if isinstance(model, type)]
+        models += [model for model in (doc.answer, doc.body, doc.query) if isinstance(model, type)]
     _, schema = models_json_schema(
         [(model, "validation") for model in dict.fromkeys(models)], ref_template=_REF
     )

@@ -141,9 +141,8 @@ def converted(value: Any, shapes: list[Schema], definitions: Mapping[str, Schema
     texts = [value] if isinstance(value, str) else list(value)
     by_type: dict[str, Schema] = {shape.get("type", ""): shape for shape in shapes}
     if "object" in by_type and all("=" in text for text in texts):
-        inner = branches(by_type["object"].get("additionalProperties") or {}, definitions)
         pairs = (text.partition("=") for text in texts)
-        return {name: scalar(inner_text, inner) for name, _, inner_text in pairs}
+        return {name: scalar(word, member(by_type["object"], name, definitions)) for name, _, word in pairs}
     plain = [shape for shape in shapes if shape.get("type") not in ("object", "array")]
     if plain and len(texts) == 1:
         try:
@@ -155,6 +154,14 @@ def converted(value: Any, shapes: list[Schema], definitions: Mapping[str, Schema
         inner = branches(by_type["array"].get("items") or {}, definitions)
         return [scalar(text, inner) for text in texts]
     raise ValueError("give each as NAME=VALUE" if "object" in by_type else "give it once")
+
+
+def member(shape: Schema, name: str, definitions: Mapping[str, Schema]) -> list[Schema]:
+    """The shapes that one member of an object may have."""
+    others = shape.get("additionalProperties")
+    return branches(
+        shape.get("properties", {}).get(name) or (others if isinstance(others, dict) else {}), definitions
+    )
 
 
 def scalar(text: str, shapes: list[Schema]) -> Any:
@@ -176,7 +183,7 @@ def scalar(text: str, shapes: list[Schema]) -> Any:
         return text.lower() == "true"
     if "string" in kinds:
         return uploadable(text) if kinds["string"].get("format") == "upload" else text
-    if not shapes:
+    if not shapes or None in kinds:
         return text
     raise ValueError(f"{text!r} is not {metavar(shapes, {})}")
 

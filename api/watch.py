@@ -46,7 +46,8 @@ def line_of(event: JobEvent) -> str:
         case "status":
             return "" if event.data.get("status") in ENDED else str(event.data.get("status", ""))
         case "progress":
-            return f"step {event.data['step']} of {event.data['total']}  {told(event.data)}".rstrip()
+            of_total = f" of {event.data['total']}" if event.data["total"] else ""
+            return f"step {event.data['step']}{of_total}  {told(event.data)}".rstrip()
         case "artifact":
             return f"file {event.data.get('name', '')}"
         case "text":

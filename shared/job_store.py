@@ -22,6 +22,7 @@ from shared.errors import JobNotFound, LeaseLost, QueueUnavailable, RequestInval
 from shared.job import Attempt, Job, JobStatus, Worker
 
 P = "dreamq:"
+_CHUNK = 200
 _LUA = Path(__file__).parent / "lua"
 _PLAIN = ("id", "kind", "priority", "queue", "idempotency", "status", "token", "stop")
 _NUMBERS = ("created_ms", "score", "attempt", "losses", "started_ms", "finished_ms", "forecast_bytes")
@@ -183,33 +184,41 @@ class JobStore:
         with reachable():
             sizes = [self.redis.zcard(key) for key in keys]
             smallest = keys[sizes.index(min(sizes))]
-            others = [key for key in keys if key not in (smallest, keys[0])]
-            ids: list[str] = []
-            position = cursor
-            for job_id, place in self._newest_first(smallest, position):
-                if all(self.redis.zscore(key, job_id) is not None for key in others):
-                    ids.append(job_id)
-                    position = place
-                    if len(ids) > limit:
-                        break
-                    last = place
-            more = len(ids) > limit
-        return self.get_many(ids[:limit]), last if more else None
+            others = [key for key in keys[1:] if key != smallest]
+            found: dict[str, str] = {}
+            for chunk in self._newest_first(smallest, cursor):
+                found |= self._in_all(others, chunk)
+                if len(found) > limit:
+                    break
+        page = list(found)[:limit]
+        return self.get_many(page), found[page[-1]] if len(found) > limit else None
 
-    def _newest_first(self, key: str, cursor: str | None) -> Iterator[tuple[str, str]]:
-        """Members of an index, newest first, each with its place; those after `cursor` only."""
-        upper, after = "+inf", None
+    def _newest_first(self, key: str, cursor: str | None) -> Iterator[dict[str, str]]:
+        """Members of an index, newest first, a few at a time, each with its place; those after `cursor` only."""
+        upper, after = "+inf", ""
         if cursor is not None:
-            score, _, after = cursor.partition("-")
-            if not score.isdigit():
+            upper, _, after = cursor.partition("-")
+            if not upper.isdigit():
                 raise RequestInvalid("cursor: not one that a list call answered", field="cursor")
-            upper = score
         start = 0
-        while chunk := self.redis.zrevrangebyscore(key, upper, "-inf", start=start, num=200, withscores=True):
-            for job_id, score in chunk:
-                if after is None or (int(score), job_id) < (int(upper), after):
-                    yield job_id, f"{int(score)}-{job_id}"
-            start += 200
+        while chunk := self.redis.zrevrangebyscore(
+            key, upper, "-inf", start=start, num=_CHUNK, withscores=True
+        ):
+            yield {
+                job_id: f"{int(score)}-{job_id}"
+                for job_id, score in chunk
+                if cursor is None or (int(score), job_id) < (int(upper), after)
+            }
+            start += _CHUNK
+
+    def _in_all(self, keys: Sequence[str], chunk: dict[str, str]) -> dict[str, str]:
+        """Those of `chunk` that stand in all these indexes too."""
+        pipe = self.redis.pipeline(transaction=False)
+        for key in keys:
+            pipe.zmscore(key, list(chunk))
+        columns = pipe.execute() if keys and chunk else []
+        standing = zip(chunk.items(), *columns, strict=True)
+        return {job_id: place for (job_id, place), *scores in standing if None not in scores}
 
     # The life of a job
 

@@ -68,7 +68,12 @@ class Dream:
     def state(self) -> dict[str, Any]:
         """All that is needed to go on; random numbers come from (seed, step) and need none."""
         octaves = [asdict(octave) for octave in self.octaves]
-        return {"picture": self.picture, "octave": self.octave, "iteration": self.iteration, "octaves": octaves}
+        return {
+            "picture": self.picture,
+            "octave": self.octave,
+            "iteration": self.iteration,
+            "octaves": octaves,
+        }
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> "Dream":
@@ -162,7 +167,9 @@ class Ascent:
         shift = random.integers(-jitter_px, jitter_px, size=2, endpoint=True)
         picture = np.roll(dream.picture, shift, axis=(0, 1))
         shape = shape_of(picture)
-        tiles = Tiles(shape, tile_shape(shape, self.params.tile_px or self.params.auto_tile_px(shape)), random)
+        tiles = Tiles(
+            shape, tile_shape(shape, self.params.tile_px or self.params.auto_tile_px(shape)), random
+        )
         losses = []
 
         def gradient_of(box: Box) -> np.ndarray:
@@ -176,7 +183,9 @@ class Ascent:
         of_layers = np.mean(losses, axis=0)
         loss = float(of_layers.sum())
         if not (np.isfinite(loss) and np.isfinite(gradient).all()):
-            raise Diverged(f"loss or gradient are not finite in octave {dream.octave + 1}; choose a smaller step")
+            raise Diverged(
+                f"loss or gradient are not finite in octave {dream.octave + 1}; choose a smaller step"
+            )
         self.metrics = {"loss": loss} | dict(zip(self.layers, of_layers.tolist(), strict=True))
         return loss, gradient
 
@@ -212,7 +221,9 @@ class Ascent:
 
 
 @lru_cache(maxsize=16)
-def gradient_function(network: PretrainedNetwork, *, guided: bool) -> Callable[..., tuple[tf.Tensor, tf.Tensor]]:
+def gradient_function(
+    network: PretrainedNetwork, *, guided: bool
+) -> Callable[..., tuple[tf.Tensor, tf.Tensor]]:
     """(picture, coefficients, guide features) -> (weighted loss of each layer, gradient of their sum).
 
     One trace serves pictures of all sizes, and every job of this process with the same network and layers.
@@ -222,20 +233,25 @@ def gradient_function(network: PretrainedNetwork, *, guided: bool) -> Callable[.
     guide = [tf.TensorSpec([None, None], tf.float32) for _ in network.layers] if guided else []
 
     @tf.function(input_signature=[picture, coefficients, guide], autograph=False)
-    def gradient_at(picture: tf.Tensor, coefficients: tf.Tensor, guide: list[tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+    def gradient_at(
+        picture: tf.Tensor, coefficients: tf.Tensor, guide: list[tf.Tensor]
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         with tf.GradientTape() as tape:
             tape.watch(picture)
             activations = network.activations(to_255(picture)[None])
             features = [activations[layer][0] for layer in network.layers]
-            strengths = [strength_towards(a, g) for a, g in zip(features, guide)] if guided else map(strength, features)
-            losses = coefficients * tf.stack(list(strengths))
+            if guided:
+                strengths = [strength_towards(a, g) for a, g in zip(features, guide, strict=True)]
+            else:
+                strengths = [strength(a) for a in features]
+            losses = coefficients * tf.stack(strengths)
         return losses, tape.gradient(losses, picture)
 
     return gradient_at
 
 
 def strength(features: tf.Tensor) -> tf.Tensor:
-    """How strong a layer's activations (height, width, channels) are: the sum of squares but for the border, over all."""
+    """How strong a layer's activations (height, width, channels) are: the sum of their squares without the border."""
     return tf.reduce_sum(cropped(features) ** 2) / size(features)
 
 

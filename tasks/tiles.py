@@ -28,7 +28,9 @@ class Tiles:
         height, width = self.shape
         total = np.zeros((height, width, 3), np.float32)
         for rows, columns in self.boxes:
-            total[rows, columns] += of_tile((rows, columns)) * (fade(rows)[:, None] * fade(columns))[..., None]
+            total[rows, columns] += (
+                of_tile((rows, columns)) * (fade(rows)[:, None] * fade(columns))[..., None]
+            )
         # All rows of tiles have the same columns, so that the weights' sum is a product too.
         total /= _sums(self._rows, height)[:, None, None]
         total /= _sums(self._columns, width)[:, None]

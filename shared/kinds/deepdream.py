@@ -148,7 +148,9 @@ class DeepDreamParams(JobParams):
     @property
     def _deepest(self) -> str:
         """The layer that needs the largest picture."""
-        return max(self.dreaming_layers, key=lambda name: self._network.layers[name].least_side_px(LEAST_CELLS))
+        return max(
+            self.dreaming_layers, key=lambda name: self._network.layers[name].least_side_px(LEAST_CELLS)
+        )
 
     @property
     def _least_side_px(self) -> int:
@@ -159,7 +161,9 @@ class DeepDreamParams(JobParams):
         if octave_side(side_px, self.octaves - 1, self.octave_scale) >= least_px:
             return
         needed_px = least_side_px(least_px, self.octaves, self.octave_scale)
-        fewer = [n for n in range(1, self.octaves) if octave_side(side_px, n - 1, self.octave_scale) >= least_px]
+        fewer = [
+            n for n in range(1, self.octaves) if octave_side(side_px, n - 1, self.octave_scale) >= least_px
+        ]
         remedy = f"take {fewer[-1]} octave{'s' if fewer[-1] > 1 else ''}" if fewer else "name lower layers"
         field = "max_side_px" if self.max_side_px and self.max_side_px == max(shape) else "image"
         raise InvalidInput(
@@ -231,7 +235,9 @@ def octave_shapes(shape: Shape, octaves: int, octave_scale: float) -> list[Shape
 
 def least_side_px(smallest_px: int, octaves: int, octave_scale: float) -> int:
     """The shortest side whose smallest octave has at least `smallest_px`."""
-    return next(side for side in count(smallest_px) if octave_side(side, octaves - 1, octave_scale) >= smallest_px)
+    return next(
+        side for side in count(smallest_px) if octave_side(side, octaves - 1, octave_scale) >= smallest_px
+    )
 
 
 def tile_shape(shape: Shape, tile_px: int) -> Shape:

@@ -12,7 +12,16 @@ from keras import layers
 
 from shared.errors import WeightsUnavailable
 
-_FIRES = {2: (16, 64), 3: (16, 64), 4: (32, 128), 5: (32, 128), 6: (48, 192), 7: (48, 192), 8: (64, 256), 9: (64, 256)}
+_FIRES = {
+    2: (16, 64),
+    3: (16, 64),
+    4: (32, 128),
+    5: (32, 128),
+    6: (48, 192),
+    7: (48, 192),
+    8: (64, 256),
+    9: (64, 256),
+}
 """Channels that each fire module squeezes to, and those of each of its two expansions."""
 
 

@@ -1,4 +1,4 @@
-"""What the tests of the API share: jobs to submit, uploads, a server that really listens, workers to run what is queued."""
+"""What the tests of the API share: jobs, bodies of all sorts, a server that really listens."""
 
 import io
 import threading
@@ -83,7 +83,7 @@ def run_queued(queue: Queue) -> Callable[[str], Job]:
 def server_url(settings: Settings) -> Iterator[str]:
     """The address of a server that really listens, with a thread for each request."""
     server = make_server("127.0.0.1", 0, create_app(settings), threaded=True)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()

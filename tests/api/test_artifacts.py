@@ -1,6 +1,7 @@
 """Artifacts: only what the job's record lists, whole or in part, and never something a browser would run."""
 
 import hashlib
+import json
 
 import pytest
 
@@ -35,8 +36,6 @@ def leave(queue, job_id, name, data, media_type):
         "path": path,
         "place": 99,
     }
-    import json
-
     queue.store.redis.hset(f"dreamq:job:{job_id}", f"artifact.{name}", json.dumps(artifact))
 
 

@@ -12,7 +12,10 @@ UNKNOWN_ID = "0" * 26
 
 def followed(client, job_id, **headers):
     """The events of an ended job."""
-    answer = client.get(f"/v1/jobs/{job_id}/events", headers={name.replace("_", "-"): value for name, value in headers.items()})
+    answer = client.get(
+        f"/v1/jobs/{job_id}/events",
+        headers={name.replace("_", "-"): value for name, value in headers.items()},
+    )
     assert answer.status_code == 200
     return list(parse_events(answer.data.split(b"\n")))
 
@@ -26,7 +29,11 @@ def done(submit, run_queued):
 def test_the_stream_tells_the_whole_life_of_a_job_and_ends_with_it(client, done):
     events = followed(client, done.id)
 
-    assert [event.data["status"] for event in events if event.type == "status"] == ["queued", "running", "succeeded"]
+    assert [event.data["status"] for event in events if event.type == "status"] == [
+        "queued",
+        "running",
+        "succeeded",
+    ]
     assert [event.data["name"] for event in events if event.type == "artifact"] == [
         "preview-0001.txt", "preview-0002.txt", "preview-0003.txt", "result.txt",
     ]  # fmt: skip
@@ -60,7 +67,9 @@ def test_what_an_event_says_stays_on_its_line(client, queue, submit):
     from shared.job import Worker, new_token
 
     job_id = submit(params={"steps": 1})["id"]
-    claim = queue.store.claim(job_id, token=new_token(), worker=Worker(name="w", host="h", device="cpu", pid=1))
+    claim = queue.store.claim(
+        job_id, token=new_token(), worker=Worker(name="w", host="h", device="cpu", pid=1)
+    )
     said = "one\ntwo\r\n\n\x85\u2028event: status\n\n"
     queue.store.emit(claim, "text", json.dumps({"text": said}))
     queue.store.finish(claim, "succeeded", {})
@@ -74,7 +83,9 @@ def test_a_metric_that_is_no_number_is_null_in_the_stream(client, queue, submit)
     from shared.job import Worker, new_token
 
     job_id = submit(params={"steps": 1})["id"]
-    claim = queue.store.claim(job_id, token=new_token(), worker=Worker(name="w", host="h", device="cpu", pid=1))
+    claim = queue.store.claim(
+        job_id, token=new_token(), worker=Worker(name="w", host="h", device="cpu", pid=1)
+    )
     queue.store.emit(claim, "progress", '{"step": 1, "total": 1, "message": "", "metrics": {"loss": NaN}}')
     queue.store.finish(claim, "succeeded", {})
 

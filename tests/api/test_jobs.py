@@ -39,15 +39,23 @@ def test_a_job_is_shown_with_exactly_the_fields_of_the_contract(submit, run_queu
     job_id = submit(params={"steps": 2, "checkpoint_every": 1}, labels={"who": "me"})["id"]
     run_queued(job_id)
 
-    JobAnswer.model_validate(client.get(f"/v1/jobs/{job_id}").get_json())  # closed: one field more is an error
+    JobAnswer.model_validate(
+        client.get(f"/v1/jobs/{job_id}").get_json()
+    )  # closed: one field more is an error
 
 
 def test_everything_about_a_job_can_be_said_at_submit(submit):
     first = submit(params={"steps": 1})
-    job = submit(params={"steps": 1}, priority="high", depends_on=[first["id"]], labels={"who": "me", "try": "2"})
+    job = submit(
+        params={"steps": 1}, priority="high", depends_on=[first["id"]], labels={"who": "me", "try": "2"}
+    )
 
     assert job["status"] == "waiting"
-    assert (job["priority"], job["depends_on"], job["labels"]) == ("high", [first["id"]], {"who": "me", "try": "2"})
+    assert (job["priority"], job["depends_on"], job["labels"]) == (
+        "high",
+        [first["id"]],
+        {"who": "me", "try": "2"},
+    )
 
 
 def test_a_misspelt_parameter_is_refused_by_name(client):
@@ -149,7 +157,9 @@ def test_an_unknown_job_is_not_found(client):
     refused(client.post(f"/v1/jobs/{UNKNOWN_ID}/cancel"), 404, "job_not_found")
 
 
-@pytest.mark.parametrize("job_id", ["x", "A" * 26, "0" * 27, "0" * 25 + "*", "%00" * 26, "..", "0" * 25 + "%0a"])
+@pytest.mark.parametrize(
+    "job_id", ["x", "A" * 26, "0" * 27, "0" * 25 + "*", "%00" * 26, "..", "0" * 25 + "%0a"]
+)
 def test_what_is_no_job_id_is_not_found_and_not_looked_for(client, job_id):
     assert client.get(f"/v1/jobs/{job_id}").status_code == 404
     assert client.get(f"/v1/jobs/{job_id}/events").status_code == 404

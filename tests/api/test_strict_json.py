@@ -30,7 +30,10 @@ def test_nan_deep_inside_is_refused_with_its_path(client):
 
 @pytest.mark.parametrize(
     ("body", "field"),
-    [('{"kind": "steps", "kind": "deepdream"}', "kind"), ('{"kind": "steps", "params": {"a": 1, "a": 2}}', "a")],
+    [
+        ('{"kind": "steps", "kind": "deepdream"}', "kind"),
+        ('{"kind": "steps", "params": {"a": 1, "a": 2}}', "a"),
+    ],
 )
 def test_a_key_given_twice_is_refused(client, body, field):
     answer = post(client, body)
@@ -38,7 +41,9 @@ def test_a_key_given_twice_is_refused(client, body, field):
     assert (answer.status_code, answer.get_json()["error"]["field"]) == (422, field)
 
 
-@pytest.mark.parametrize("body", ['{"kind": "\\ud800"}', '{"kind": "steps", "labels": {"\\udfff": "x"}}', '"\\ud83d"'])
+@pytest.mark.parametrize(
+    "body", ['{"kind": "\\ud800"}', '{"kind": "steps", "labels": {"\\udfff": "x"}}', '"\\ud83d"']
+)
 def test_half_a_surrogate_pair_is_refused(client, body):
     assert post(client, body).status_code == 422
 
@@ -52,8 +57,17 @@ def test_what_lies_outside_ascii_comes_back_as_it_was(client):
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"{", b"nonsense", b'{"kind": steps}', b"{'kind': 'steps'}", b'\xff\xfe{\x00}\x00', b'{"kind": "\xe4"}', b'{"seed": ' + b"9" * 5000 + b"}"],
-)  # fmt: skip
+    [
+        b"",
+        b"{",
+        b"nonsense",
+        b'{"kind": steps}',
+        b"{'kind': 'steps'}",
+        b"\xff\xfe{\x00}\x00",
+        b'{"kind": "\xe4"}',
+        b'{"seed": ' + b"9" * 5000 + b"}",
+    ],
+)
 def test_what_is_no_json_is_a_bad_request(client, body):
     answer = post(client, body)
 
@@ -71,7 +85,9 @@ def test_json_nested_too_deeply_is_refused(client):
     assert answer.status_code == 422
 
 
-@pytest.mark.parametrize("content_type", [None, "text/plain", "application/x-www-form-urlencoded", "text/json", ""])
+@pytest.mark.parametrize(
+    "content_type", [None, "text/plain", "application/x-www-form-urlencoded", "text/json", ""]
+)
 def test_a_body_that_does_not_say_it_is_json_is_refused(client, content_type):
     answer = post(client, '{"kind": "steps"}', content_type)
 
@@ -109,7 +125,11 @@ def test_a_body_of_unknown_length_is_counted_as_it_is_read(send_stream):
 def test_numbers_that_are_none_leave_as_null():
     nan, inf = float("nan"), float("inf")
 
-    assert finite({"a": nan, "b": [1.5, -inf], "c": {"d": (inf,)}}) == {"a": None, "b": [1.5, None], "c": {"d": [None]}}
+    assert finite({"a": nan, "b": [1.5, -inf], "c": {"d": (inf,)}}) == {
+        "a": None,
+        "b": [1.5, None],
+        "c": {"d": [None]},
+    }
 
 
 def test_an_answer_with_nan_in_it_is_valid_json(client, queue, submit, run_queued):

@@ -28,7 +28,11 @@ def test_a_raw_body_is_stored_under_the_hash_of_its_bytes(client, chelsea):
     answer = client.post("/v1/uploads", data=data)
 
     assert answer.status_code == 201
-    assert answer.get_json() == {"id": hashlib.sha256(data).hexdigest(), "bytes": len(data), "media_type": "image/png"}
+    assert answer.get_json() == {
+        "id": hashlib.sha256(data).hexdigest(),
+        "bytes": len(data),
+        "media_type": "image/png",
+    }
     UploadAnswer.model_validate(answer.get_json())
 
 
@@ -53,7 +57,11 @@ def test_a_raw_body_may_call_itself_what_it_likes(client):
 
 def test_bytes_that_look_like_a_boundary_stay_in_the_file(client):
     data = b"\r\n--x\r\n--xyz--\r\n\r\n-" * 20_000 + b"\r"
-    body = b'--xyzzy\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n' + data + b"\r\n--xyzzy--\r\n"
+    body = (
+        b'--xyzzy\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
+        + data
+        + b"\r\n--xyzzy--\r\n"
+    )
 
     answer = client.post("/v1/uploads", data=body, content_type="multipart/form-data; boundary=xyzzy")
 
@@ -110,7 +118,9 @@ def test_a_form_that_is_none_is_refused_and_leaves_nothing(client, body):
 def test_a_form_with_two_files_is_refused(client):
     part = b'--b\r\nContent-Disposition: form-data; name="file"; filename="x"\r\n\r\nx\r\n'
 
-    answer = client.post("/v1/uploads", data=part + part + b"--b--\r\n", content_type="multipart/form-data; boundary=b")
+    answer = client.post(
+        "/v1/uploads", data=part + part + b"--b--\r\n", content_type="multipart/form-data; boundary=b"
+    )
 
     assert answer.status_code in (413, 422)
 

