@@ -96,7 +96,7 @@ class Objective:
         functions, fixed = self.functions, self.fixed
         grams: list[Tensor] | None = None
         for tile in self.tiles:
-            more, _ = functions.features(picture[tile.seen], self._boxes(tile), self._masks(tile))
+            more, _ = functions.grams(picture[tile.seen], self._boxes(tile), self._masks(tile))
             grams = more if grams is None else [gram + part for gram, part in zip(grams, more, strict=True)]
         style, gram_gradients = functions.style(grams, fixed)
         variation, gradient = functions.variation(picture, fixed.weights)
@@ -135,6 +135,7 @@ class Functions:
         content_layer: str,
         style_layers: tuple[str, ...],
         normalisation: str,
+        styles: int,
         masked: bool,
     ) -> None:
         known = NETWORKS[network.name].layers
@@ -145,7 +146,23 @@ class Functions:
         self.style_loss = STYLE_LOSSES[normalisation]
         self.masked = masked
         # One trace for all sizes; XLA compiles each size anew.
-        self._picture = tf.TensorSpec([None, None, 3], tf.float32)
+        channels = [layer.channels for layer in self.style_layers]
+        counted = styles if masked else 1
+        self._picture = _spec(None, None, 3)
+        self._masks = [_spec(styles, None, None) for _ in channels] if masked else []
+        self._grams = [_spec(counted, count, count) for count in channels]
+        self._boxes = tf.TensorSpec([len(channels) + 1, 4], tf.int32)
+        self._content = _spec(None, None, self.content.channels)
+        self._fixed = Fixed(
+            style_grams=[_spec(styles, count, count) for count in channels],
+            content=self._content,
+            masks=self._masks,
+            positions=_spec(len(channels)),
+            counted=_spec(len(channels), counted),
+            style_weights=_spec(len(channels), styles),
+            weights=_spec(3),
+            pixels=_spec(),
+        )
 
     def boxes(self, tile: Tile) -> Tensor:
         """The cells that a tile answers for: (style layers + 1, 4) int32, the content layer last."""
@@ -154,38 +171,44 @@ class Functions:
     @cached_property
     def whole(self) -> Any:
         """Loss and gradient of a picture in one piece: picture, Fixed -> (3,), (height, width, 3)."""
-        return tf.function(self._whole, reduce_retracing=True)
+        return tf.function(self._whole, input_signature=[self._picture, self._fixed])
 
     @cached_property
     def whole_xla(self) -> Any:
         """The same through XLA: about a tenth faster, but seconds of compilation for each size."""
-        return tf.function(self._whole, jit_compile=True)
+        return tf.function(self._whole, input_signature=[self._picture, self._fixed], jit_compile=True)
 
     @cached_property
     def features(self) -> Any:
-        """Gram matrices of the cells in the boxes, and the content layer's features there."""
-        return tf.function(self._features, reduce_retracing=True)
+        """The content layer's features of the cells in the boxes, and their Gram matrices without masks."""
+        return tf.function(self._features, input_signature=[self._picture, self._boxes, []])
+
+    @cached_property
+    def grams(self) -> Any:
+        """The same with the painting's masks."""
+        return tf.function(self._features, input_signature=[self._picture, self._boxes, self._masks])
 
     @cached_property
     def style(self) -> Any:
         """The weighted style loss from the whole picture's Gram matrices, and its gradient by them."""
-        return tf.function(self._style_and_gradients, reduce_retracing=True)
+        return tf.function(self._style_and_gradients, input_signature=[self._grams, self._fixed])
 
     @cached_property
     def tile(self) -> Any:
         """A tile's part of the content loss, and of the gradient of content and style."""
-        return tf.function(self._tile, reduce_retracing=True)
+        signature = [self._picture, self._boxes, self._masks, self._grams, self._content, _spec(3)]
+        return tf.function(self._tile, input_signature=signature)
 
     @cached_property
     def variation(self) -> Any:
         """The weighted total variation loss, and its gradient."""
-        return tf.function(self._variation, reduce_retracing=True)
+        return tf.function(self._variation, input_signature=[self._picture, _spec(3)])
 
     def _whole(self, picture: Tensor, fixed: Fixed) -> tuple[Tensor, Tensor]:
         with tf.GradientTape() as tape:
             tape.watch(picture)
             seen = self._seen(picture)
-            grams = self._grams([seen[layer.name] for layer in self.style_layers], fixed.masks)
+            grams = self._gram_matrices([seen[layer.name] for layer in self.style_layers], fixed.masks)
             content = fixed.weights[0] * self.content_loss(seen[self.content.name], fixed.content)
             variation = fixed.weights[2] * total_variation_loss(picture)
             losses = tf.stack([content, self._style(grams, fixed), variation])
@@ -197,7 +220,7 @@ class Functions:
         activations = self.network.activations(tf.cast(picture, tf.float32)[None])
         return {name: features[0] for name, features in activations.items()}
 
-    def _grams(self, features: Sequence[Tensor], masks: Sequence[Tensor]) -> list[Tensor]:
+    def _gram_matrices(self, features: Sequence[Tensor], masks: Sequence[Tensor]) -> list[Tensor]:
         """Per layer (K, C, C)."""
         if not masks:
             return [gram_matrix(layer)[None] for layer in features]
@@ -221,7 +244,7 @@ class Functions:
 
     def _features(self, picture: Tensor, boxes: Tensor, masks: list[Tensor]) -> tuple[list[Tensor], Tensor]:
         *style, content = self._cut(picture, boxes)
-        return self._grams(style, masks), content
+        return self._gram_matrices(style, masks), content
 
     def _cut(self, picture: Tensor, boxes: Tensor) -> list[Tensor]:
         seen, cut_out = self._seen(picture), []
@@ -251,7 +274,7 @@ class Functions:
             content = weights[0] * self.content_loss(features, target)
             # By the chain rule this has the gradient of the style loss: the Gram matrices of the whole picture
             # are sums over tiles, and the loss's gradient by them is known from the first pass.
-            grams = self._grams(style, masks)
+            grams = self._gram_matrices(style, masks)
             pulled = sum(
                 tf.reduce_sum(gradient * gram) for gradient, gram in zip(gram_gradients, grams, strict=True)
             )
@@ -271,10 +294,11 @@ def functions_for(
     content_layer: str,
     style_layers: tuple[str, ...],
     normalisation: str,
+    styles: int,
     masked: bool,
 ) -> Functions:
     """The functions for this choice, compiled once in a process."""
-    return Functions(network, content_layer, style_layers, normalisation, masked)
+    return Functions(network, content_layer, style_layers, normalisation, styles, masked)
 
 
 def build_objective(
@@ -352,6 +376,10 @@ def _nearest(mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
         for cells, side in zip(shape, mask.shape, strict=True)
     )
     return mask[np.ix_(rows, columns)]
+
+
+def _spec(*shape: int | None) -> tf.TensorSpec:
+    return tf.TensorSpec(shape, tf.float32)
 
 
 def _constant(value: Any) -> Tensor:

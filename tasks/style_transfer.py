@@ -422,5 +422,6 @@ def _functions(params: StyleTransferParams, job: JobContext) -> Functions:
         params.content_layer,
         params.used_style_layers,
         params.normalisation,
-        params.masks is not None,
+        styles=len(params.style_images),
+        masked=params.masks is not None,
     )

@@ -30,7 +30,7 @@ def objective(params: StyleTransferParams, shape, *, tile_px, weights_dir, maske
     )
     ramp = np.tile(np.linspace(0, 1, shape[1], dtype=np.float32), (shape[0], 1))
     return build_objective(
-        functions_for(network, params.content_layer, layers, params.normalisation, masked),
+        functions_for(network, params.content_layer, layers, params.normalisation, 2, masked),
         content=picture(1, *shape),
         styles=[picture(2, 90, 130), picture(3, 77, 61)],
         masks=[ramp, 1 - ramp] if masked else None,
