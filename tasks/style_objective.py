@@ -57,7 +57,9 @@ class Fixed(NamedTuple):
     """What does not change while one picture is painted, as tensors. S styles; K = S with masks, else 1."""
 
     style_grams: list[Tensor]
-    """Per style layer (S, C, C): the style images' Gram matrices, each divided by its own positions."""
+    """Per style layer (S, C, C): the style images' Gram matrices."""
+    style_positions: Tensor
+    """(style layers, S): the style images' positions."""
     content: Tensor
     """(height, width, C): the content image's features."""
     masks: list[Tensor]
@@ -155,6 +157,7 @@ class Functions:
         self._content = _spec(None, None, self.content.channels)
         self._fixed = Fixed(
             style_grams=[_spec(styles, count, count) for count in channels],
+            style_positions=_spec(len(channels), styles),
             content=self._content,
             masks=self._masks,
             positions=_spec(len(channels)),
@@ -163,6 +166,10 @@ class Functions:
             weights=_spec(3),
             pixels=_spec(),
         )
+
+    def positions(self, shape: tuple[int, int]) -> np.ndarray:
+        """How many positions each style layer has in a picture of this shape."""
+        return np.array([layer.side(shape[0]) * layer.side(shape[1]) for layer in self.style_layers])
 
     def boxes(self, tile: Tile) -> Tensor:
         """The cells that a tile answers for: (style layers + 1, 4) int32, the content layer last."""
@@ -237,7 +244,7 @@ class Functions:
             for style, target in enumerate(tf.unstack(targets)):
                 of_style = style if self.masked else 0
                 painted = at_positions(gram[of_style], fixed.counted[layer, of_style], positions)
-                wanted = at_positions(target, 1.0, positions)
+                wanted = at_positions(target, fixed.style_positions[layer, style], positions)
                 term = self.style_loss(painted, wanted, pixels=fixed.pixels, positions=positions)
                 loss += fixed.style_weights[layer, style] * term
         return fixed.weights[1] * loss
@@ -321,12 +328,12 @@ def build_objective(
         tile_px: the tiles' side, or None for one piece.
     """
     height, width = content.shape[:2]
-    per_style = [_per_position_grams(functions, style, tile_px, halo_px) for style in styles]
+    per_style = [_style_grams(functions, style, tile_px, halo_px) for style in styles]
     layer_masks = [
         np.stack([_nearest(mask, (layer.side(height), layer.side(width))) for mask in masks or []])
         for layer in (functions.style_layers if masks else [])
     ]
-    positions = np.array([layer.side(height) * layer.side(width) for layer in functions.style_layers])
+    positions = functions.positions((height, width))
     # A mask weighs features, so that it enters a Gram matrix twice.
     counted = (
         np.array([np.square(mask).sum(axis=(1, 2)) for mask in layer_masks]) if masks else positions[:, None]
@@ -335,6 +342,9 @@ def build_objective(
     style_weights = np.array(weights.layers)[:, None] * np.array(weights.shares)[None] * covered
     fixed = Fixed(
         style_grams=[tf.stack(layer) for layer in zip(*per_style, strict=True)],
+        style_positions=_constant(
+            np.stack([functions.positions(style.shape[:2]) for style in styles], axis=1)
+        ),
         content=_content_features(functions, content, tile_px, halo_px),
         masks=[_constant(mask) for mask in layer_masks],
         positions=_constant(positions),
@@ -346,17 +356,13 @@ def build_objective(
     return Objective(functions, fixed, cut((height, width), side_px=tile_px, halo_px=halo_px), jit)
 
 
-def _per_position_grams(
-    functions: Functions, style: np.ndarray, tile_px: int | None, halo_px: int
-) -> list[Tensor]:
-    """A style image's Gram matrix of each style layer, divided by its number of positions: (C, C)."""
-    shape = style.shape[:2]
+def _style_grams(functions: Functions, style: np.ndarray, tile_px: int | None, halo_px: int) -> list[Tensor]:
+    """A style image's Gram matrix of each style layer: (C, C)."""
     total: list[Tensor] | None = None
-    for tile in cut(shape, side_px=tile_px, halo_px=halo_px):
+    for tile in cut(style.shape[:2], side_px=tile_px, halo_px=halo_px):
         grams, _ = functions.features(tf.constant(style[tile.seen]), functions.boxes(tile), [])
         total = grams if total is None else [gram + more for gram, more in zip(total, grams, strict=True)]
-    positions = [layer.side(shape[0]) * layer.side(shape[1]) for layer in functions.style_layers]
-    return [gram[0] / float(count) for gram, count in zip(total or [], positions, strict=True)]
+    return [gram[0] for gram in total or []]
 
 
 def _content_features(functions: Functions, content: np.ndarray, tile_px: int | None, halo_px: int) -> Tensor:
@@ -383,4 +389,5 @@ def _spec(*shape: int | None) -> tf.TensorSpec:
 
 
 def _constant(value: Any) -> Tensor:
-    return tf.constant(np.asarray(value, np.float32))
+    with np.errstate(over="ignore"):  # a weight beyond float32 is infinite, and the loss with it
+        return tf.constant(np.asarray(value, np.float32))

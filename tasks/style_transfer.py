@@ -20,7 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 from shared.errors import Diverged, InvalidInput, JobCancelled, JobTimedOut
-from shared.kinds.style_transfer import STYLE_DEFAULTS, Shape, StyleTransferParams
+from shared.kinds.style_transfer import STYLE_DEFAULTS, Shape, StyleTransferParams, with_longer_side
 from shared.networks import NETWORKS
 from tasks.colors import keep_colors, luminance
 from tasks.fourier import DecorrelatedBasis
@@ -394,7 +394,9 @@ def _mask(job: JobContext, upload: str, number: int) -> np.ndarray:
 
 
 def _same_aspect(image: np.ndarray, shape: Shape) -> np.ndarray:
-    """The middle of an image, as much of it as has the aspect ratio of `shape`."""
+    """The middle of an image, as much of it as has the aspect ratio of `shape`; all of it if only rounding differs."""
+    if with_longer_side((image.shape[0], image.shape[1]), max(shape)) == shape:
+        return image
     ratio = min(image.shape[0] / shape[0], image.shape[1] / shape[1])
     height, width = max(1, round(shape[0] * ratio)), max(1, round(shape[1] * ratio))
     top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2

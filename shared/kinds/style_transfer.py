@@ -13,8 +13,6 @@ from shared.networks import NETWORKS, RUNTIME_BYTES, Network
 
 DEFAULT_SIZE_PX = 512
 """A larger content image is shrunk to this unless `size_px` says otherwise."""
-LEAST_CELLS = 2
-"""Cells along a side of every used layer, at the coarsest scale."""
 COARSEST_PX = 64
 """The automatic scales end before the result's longer side is shorter than this."""
 COARSER_ITERATIONS = 2
@@ -201,7 +199,7 @@ class StyleTransferParams(JobParams):
     @property
     def least_side_px(self) -> int:
         """The shortest side that a picture may have at any scale (px)."""
-        return self._network.least_side_px(self.used_layers, LEAST_CELLS)
+        return self._network.least_side_px(self.used_layers)
 
     @property
     def _network(self) -> Network:

@@ -25,8 +25,9 @@ def picture(seed: int, height: int, width: int) -> np.ndarray:
 
 
 def objective(params: StyleTransferParams, shape, *, tile_px, weights_dir, masked=False, jit=False):
-    layers, network = params.used_style_layers, pretrained.load(
-        params.network, params.used_layers, weights_dir=weights_dir, pooling=params.pooling
+    layers, network = (
+        params.used_style_layers,
+        pretrained.load(params.network, params.used_layers, weights_dir=weights_dir, pooling=params.pooling),
     )
     ramp = np.tile(np.linspace(0, 1, shape[1], dtype=np.float32), (shape[0], 1))
     return build_objective(
