@@ -159,7 +159,9 @@ class Fleet:
 
     def exactly(self, count: int) -> list[Worker]:
         """So many workers that live and are well: new ones for the dead, none beyond."""
-        for worker in [worker for worker in self.workers if not worker.alive or self.workers.index(worker) >= count]:
+        for worker in [
+            worker for worker in self.workers if not worker.alive or self.workers.index(worker) >= count
+        ]:
             worker.end()
             self.workers.remove(worker)
             self._past.append(worker)
@@ -214,7 +216,10 @@ class Fleet:
     def until_step(self, job: Job, step: int) -> Job:
         """Wait until a running job has a checkpoint at `step` or after it."""
         return self.until(
-            lambda now: now.status == JobStatus.RUNNING and now.checkpoints and now.checkpoints[0].step >= step, job
+            lambda now: (
+                now.status == JobStatus.RUNNING and now.checkpoints and now.checkpoints[0].step >= step
+            ),
+            job,
         )
 
     def ended(self, job: Job, *, within_s: float = 60) -> Job:

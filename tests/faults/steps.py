@@ -34,6 +34,8 @@ class StepsParams(JobParams):
     """How long it takes to gather a checkpoint's state (s)."""
     preview_bytes: int = Field(64, ge=64)
     """Size of the preview that each checkpoint of `checkpoint_every` leaves."""
+    latest: bool = False
+    """Whether each checkpoint also leaves a file of one and the same name."""
     trouble: Literal["", "crash", "diverge", "memory", "die", "deaf", "stubborn", "hang", "odd"] = ""
     """What goes wrong at half way: an unforeseen error, NaN, no memory, SIGKILL, no more reports, the same and no ear
     for SIGTERM either, no more steps, an exception that is none."""
@@ -69,7 +71,8 @@ def run(params: StepsParams, job: "JobContext") -> None:
         done = step + 1
         if params.checkpoint_every and done % params.checkpoint_every == 0:
             job.save_artifact(f"preview-{done:04d}.txt", value.hex().encode().ljust(params.preview_bytes))
-            job.save_artifact("latest.txt", value.hex().encode())
+            if params.latest:
+                job.save_artifact("latest.txt", value.hex().encode())
             job.save_checkpoint(done, {"value": np.frombuffer(value, np.uint8)})
         try:
             job.report(done, params.steps, checkpoint=partial(state_of, value, params.checkpoint_takes_s))

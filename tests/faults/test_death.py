@@ -21,7 +21,9 @@ def assert_went_on(fleet: Fleet, job: Job, killed_at: Job) -> Job:
     return ended
 
 
-def test_a_job_whose_process_is_killed_goes_on_from_its_checkpoint(fleet: Fleet, measured: Callable[[str, float], None]):
+def test_a_job_whose_process_is_killed_goes_on_from_its_checkpoint(
+    fleet: Fleet, measured: Callable[[str, float], None]
+):
     (worker,) = fleet.exactly(1)
     job = fleet.submit(**STEPS)
     running = fleet.until_step(job, 10)
@@ -59,7 +61,10 @@ def test_a_worker_that_loses_its_power_costs_the_work_since_the_checkpoint(
     worker.kill()
     killed = time.monotonic()
     fleet.until(lambda now: now.attempt == 2, job)
-    measured(f"from the death of a worker to the next attempt, LEASE_S={fleet.settings.lease_s:g}", time.monotonic() - killed)
+    measured(
+        f"from the death of a worker to the next attempt, LEASE_S={fleet.settings.lease_s:g}",
+        time.monotonic() - killed,
+    )
 
     ended = assert_went_on(fleet, job, running)
     assert ended.attempts[1].worker.name != worker.name

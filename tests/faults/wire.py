@@ -110,7 +110,9 @@ class Wire:
         await asyncio.gather(*pumps, return_exceptions=True)
         self._open -= both
 
-    async def _pump_calls(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, sprung: list[Trap]) -> None:
+    async def _pump_calls(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, sprung: list[Trap]
+    ) -> None:
         with suppress(OSError):
             while chunk := await reader.read(_CHUNK):
                 await self._passing.wait()
@@ -123,7 +125,9 @@ class Wire:
                 writer.write(chunk)
                 await writer.drain()
 
-    async def _pump_replies(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, sprung: list[Trap]) -> None:
+    async def _pump_replies(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, sprung: list[Trap]
+    ) -> None:
         with suppress(OSError):
             while chunk := await reader.read(_CHUNK):
                 await self._passing.wait()
