@@ -60,6 +60,8 @@ class JobContext:
         self.artifacts: dict[str, Artifact] = {artifact.name: artifact for artifact in job.artifacts}
         self.warnings: list[Warning_] = list(job.warnings)
         self._checkpoints: list[CheckpointFile] = list(job.checkpoints)
+        self._written: list[str] = []
+        """The files of this attempt, oldest first."""
         self._progress = Progress()
         self._told_at = float("-inf")
         self._saved_at = time.monotonic()
@@ -170,13 +172,17 @@ class JobContext:
             StorageFull, StorageUnavailable: it could not be written; nothing is left under the name.
             LeaseLost: another attempt owns the job; the file does not count.
         """
-        artifact = artifacts.store(self.queue.storage, self.claim, name, data, media_type)
+        replaced = self.artifacts.get(name)
+        artifact = artifacts.store(self.queue.storage, self.claim, name, data, media_type, replaces=replaced)
+        self._written.append(artifact.path)
         known = list(self.artifacts)
         place = known.index(name) if name in known else len(known)
         self.artifacts[name] = artifact
         kept = json.dumps({**artifact.model_dump(), "place": place})
         told = json.dumps(artifact_view(self.id, artifact))
         self._insist(name, "artifact", told, {f"artifact.{name}": kept})
+        if replaced is not None and replaced.path != artifact.path:
+            self._delete_own(replaced.path)
 
     # Checkpoints
 
@@ -195,6 +201,7 @@ class JobContext:
         digest = hashlib.sha256(data).hexdigest()
         path = f"{artifacts.attempt_folder(self.claim)}/checkpoint-{step:08d}-{digest}.npz"
         self.queue.storage.write(path, data)
+        self._written.append(path)
         new = CheckpointFile(path=path, sha256=digest, step=step)
         older = [known for known in self._checkpoints if known.path != path]
         self._checkpoints = [new, *older[:1]]
@@ -236,7 +243,7 @@ class JobContext:
 
     def _recall(self, artifact: Artifact) -> None:
         """List an artifact of an earlier attempt again, where Redis forgot the record."""
-        if artifact.name not in self.artifacts:
+        if artifact.name not in self.artifacts and self.queue.storage.exists(artifact.path):
             place = len(self.artifacts)
             self.artifacts[artifact.name] = artifact
             kept = json.dumps({**artifact.model_dump(), "place": place})
@@ -255,8 +262,17 @@ class JobContext:
             self._delete_own(known.path)
 
     def discard(self) -> None:
-        """Remove all that this attempt wrote: another one owns the job."""
-        self.queue.storage.delete(artifacts.attempt_folder(self.claim))
+        """Remove what this attempt wrote too late: another one owns the job, and goes on from the rest."""
+        try:
+            record = self.queue.store.get(self.id)
+        except (JobNotFound, QueueUnavailable):
+            return  # an emptied Redis is filled again from these files
+        counts = {listed.path for listed in (*record.artifacts, *record.checkpoints)}
+        late = self._written[
+            max((n for n, path in enumerate(self._written, 1) if path in counts), default=0) :
+        ]
+        for path in (artifacts.manifest_file(self.claim), *late):
+            self.queue.storage.delete(path)
 
 
 def finite(metrics: dict[str, float]) -> dict[str, float | None]:
