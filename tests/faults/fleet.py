@@ -32,13 +32,15 @@ LEASE_S = 3
 class Worker:
     """One Celery worker: its main process and all below it."""
 
-    def __init__(self, node: str, wire: Wire, log_file: Path, environment: dict[str, str]) -> None:
+    def __init__(
+        self, node: str, wire: Wire, log_file: Path, environment: dict[str, str], queues: str
+    ) -> None:
         self.name = f"{node}@{socket.gethostname()}"
         self.wire = wire
         self.log_file = log_file
         with log_file.open("wb") as log:
             self.process = subprocess.Popen(
-                celery_command(node, queues="steps"),
+                celery_command(node, queues=queues),
                 cwd=ROOT,
                 env={**os.environ, "PYTHONPATH": str(ROOT), **environment, "REDIS_URL": wire.url},
                 stdin=subprocess.DEVNULL,
@@ -108,7 +110,10 @@ class Worker:
 class Fleet:
     """Everything that dreamq runs on but the API, with short leases; all of it is gone when the block ends."""
 
-    def __init__(self, folder: Path, *, storage_url: str = "", **settings: Any) -> None:
+    def __init__(
+        self, folder: Path, *, storage_url: str = "", queues: str = "steps", **settings: Any
+    ) -> None:
+        self.queues = queues
         self.folder = folder
         self.sockets = Path(tempfile.mkdtemp(prefix="dq-"))  # a socket's path must be short
         self.redis = RedisServer(folder / "redis")
@@ -152,7 +157,9 @@ class Fleet:
             node = f"w{self._started}"
             wire = Wire(self.sockets / node, self.redis.socket)
             log_file = self.folder / f"{node}.log"
-            started.append(Worker(node, wire, log_file, {**self.settings.environment(), **environment}))
+            started.append(
+                Worker(node, wire, log_file, {**self.settings.environment(), **environment}, self.queues)
+            )
         self.workers += started
         until(lambda: all(self.registered(worker) for worker in started), what="the workers' registration")
         return started
