@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -119,13 +119,14 @@ class Part:
 class Stack:
     """Redis, `python -m workers` and `python -m api`; whatever ends this process ends them too."""
 
-    def __init__(self, folder: Path, *, port: int, devices: str = "all", verbose: bool = False) -> None:
+    def __init__(self, folder: Path, *, port: int, worker: Sequence[str] = (), verbose: bool = False) -> None:
+        """A stack in `folder`, not yet started; `worker`: more arguments for `python -m workers`."""
         self.folder = folder.resolve()
         self.url = f"http://{HOST}:{port}"
         self.verbose = verbose
         self.stop_signals = StopSignals()
         self._port = port
-        self._devices = devices
+        self._worker_arguments = worker
         self._parts: dict[str, Part] = {}
         self._redis = RedisServer(self.folder / "redis")
 
@@ -169,7 +170,7 @@ class Stack:
 
         logs = self.folder / "logs"
         logs.mkdir(exist_ok=True)
-        worker = [sys.executable, "-m", "workers", "--devices", self._devices]
+        worker = [sys.executable, "-m", "workers", *self._worker_arguments]
         api = [sys.executable, "-m", "api", "--host", HOST, "--port", str(self._port)]
         self._parts["redis"] = Part("redis", start_redis, self._redis.log_file)
         self._parts["worker"] = self._python_part("worker", worker, logs, lock)
@@ -313,7 +314,8 @@ Ctrl-C stops it. Running jobs are checkpointed and go on at the next start.
 
 def serve(options: argparse.Namespace) -> None:
     """Keep the stack running until a signal stops it or a part dies for good."""
-    stack = Stack(Path("data"), port=options.port, devices=options.devices, verbose=options.verbose)
+    worker = ["--devices", options.devices, *(["--queues", options.queues] if options.queues else [])]
+    stack = Stack(Path("data"), port=options.port, worker=worker, verbose=options.verbose)
     print("dreamq: starting Redis, a worker and the API ...", flush=True)
     with stack.running():
         if not stack.stop_signals.requested:
@@ -331,6 +333,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m workers.embedded", description=__doc__)
     parser.add_argument("--port", type=int, default=DEFAULT_PORT)
     parser.add_argument("--devices", default="all", help="as for python -m workers")
+    parser.add_argument("--queues", help="as for python -m workers")
     parser.add_argument("--verbose", action="store_true", help="show what the parts log")
     options = parser.parse_args(arguments)
     try:

@@ -35,7 +35,7 @@ def serve(tmp_path: Path, port: int) -> Iterator[Callable[..., "subprocess.Popen
         def start(*, wait: bool = True) -> "subprocess.Popen[str]":
             process = stack.enter_context(
                 python_process(
-                    "-m", "workers.embedded", "--port", str(port), "--devices", "cpu",
+                    "-m", "workers.embedded", "--port", str(port), "--devices", "cpu", "--queues", "steps",
                     cwd=tmp_path, STORAGE_URL="", API_KEYS_FILE="",
                 )
             )  # fmt: skip
