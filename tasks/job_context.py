@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,9 +25,12 @@ from shared.errors import (
 )
 from shared.job import Artifact, CheckpointFile, Job, Progress, Warning_, artifact_view
 from shared.job_store import Claim
-from shared.queue import Queue
 from tasks import checkpoint as checkpoint_file
 from tasks.images import decode, encode_png
+
+if TYPE_CHECKING:
+    # The queue brings Celery along, which a task has no need of: it is given one that is made already.
+    from shared.queue import Queue
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +49,7 @@ State = dict[str, Any]
 class JobContext:
     """One attempt at one job. It cannot tell whether Celery, a test or a notebook runs the task."""
 
-    def __init__(self, queue: Queue, job: Job, claim: Claim) -> None:
+    def __init__(self, queue: "Queue", job: Job, claim: Claim) -> None:
         self.queue = queue
         self.settings = queue.settings
         self.id = job.id
