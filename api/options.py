@@ -1,9 +1,10 @@
 """A kind's parameters as command-line options, made from the JSON schema of its model."""
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import click
 from pydantic import ValidationError
@@ -141,6 +142,12 @@ def converted(value: Any, field: Schema, definitions: Mapping[str, Schema]) -> A
     if texts == ["null"] and {"type": "null"} in field.get("anyOf", []):
         return None
     shapes = branches(field, definitions)
+    if (
+        len(texts) == 1
+        and texts[0].startswith("{")
+        and any(shape.get("type") == "object" for shape in shapes)
+    ):
+        return cast(Any, json.loads(texts[0]))
     by_type: dict[str, Schema] = {shape.get("type", ""): shape for shape in shapes}
     if "object" in by_type and all("=" in text for text in texts):
         return members(texts, by_type["object"], definitions)

@@ -108,17 +108,23 @@ export async function* follow(jobId) {
 async function* parse(body) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
-  for (;;) {
-    const { done, value } = await reader.read();
-    if (done) return;
-    const blocks = (text + value).split("\n\n");
-    text = blocks.pop();
-    for (const block of blocks) {
-      const fields = Object.fromEntries(block.split("\n").map((line) => {
-        const colon = line.indexOf(":");
-        return [line.slice(0, colon), line.slice(colon + 1).trimStart()];
-      }));
-      if (fields.data) yield { id: fields.id, type: fields.event, data: JSON.parse(fields.data) };
+  try {
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) return;
+      const blocks = (text + value).split("\n\n");
+      text = blocks.pop();
+      yield* blocks.map(parseBlock).filter(Boolean);
     }
+  } finally {
+    reader.cancel().catch(() => {});  // a stream that broke cannot be cancelled, and needs not
   }
+}
+
+function parseBlock(block) {
+  const fields = Object.fromEntries(block.split("\n").map((line) => {
+    const colon = line.indexOf(":");
+    return [line.slice(0, colon), line.slice(colon + 1).trimStart()];
+  }));
+  return fields.data ? { id: fields.id, type: fields.event, data: JSON.parse(fields.data) } : null;
 }

@@ -13,8 +13,11 @@ export function el(tag, properties = {}, ...children) {
 
 export const byId = (id) => document.getElementById(id);
 
-/** `octave_scale` as a label: "octave scale". */
-export const spoken = (name) => name.replaceAll("_", " ");
+/** `max_side_px` as a label: "max side (px)". */
+export const spoken = (name) => name.replace(/_(s|px|ms|mb)$/, " ($1)").replaceAll("_", " ");
+
+/** A description, with what stands between backticks as code. */
+export const prose = (text) => text.split("`").map((part, index) => (index % 2 ? el("code", {}, part) : part));
 
 export const isPicture = (artifact) => /^image\/(png|jpeg|gif|webp)/.test(artifact.media_type);
 

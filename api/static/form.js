@@ -1,7 +1,7 @@
 // A form from a kind's JSON schema: a field for each parameter; what is left alone is left to the server.
 
 import { getJson, upload } from "./api.js";
-import { el, spoken } from "./dom.js";
+import { el, prose, spoken } from "./dom.js";
 
 const COMMON = ["seed", "time_limit_s"];
 
@@ -24,6 +24,7 @@ class Field {
     this.shapes = branches(schema, definitions);
     this.list = this.shapes.find((shape) => shape.type === "array");
     this.object = this.shapes.find((shape) => shape.type === "object");
+    this.nullable = (schema.anyOf ?? []).some((shape) => shape.type === "null");
     this.inner = this.list ? branches(this.list.items ?? {}, definitions) : [];
     this.plain = this.shapes.filter((shape) => shape.type !== "array" && shape.type !== "object");
     this.id = `param-${name}`;
@@ -45,7 +46,7 @@ class Field {
     input.setAttribute("aria-describedby", `${this.id}-error`);
     input.addEventListener("input", () => this.complain(""));
     const label = el("label", { htmlFor: this.id }, spoken(this.name));
-    const hint = el("p", { className: "hint" }, this.schema.description ?? "");
+    const hint = el("p", { className: "hint" }, ...prose(this.schema.description ?? ""));
     if (input.type === "checkbox") {
       return el("div", { className: "field" }, el("div", { className: "check" }, input, label), hint, this.error);
     }
@@ -69,14 +70,17 @@ class Field {
       return el("input", { ...common, type: "checkbox", checked: initial === true });
     }
     const numeric = this.plain.length && !this.list && !this.object && this.plain.every((shape) => /integer|number/.test(shape.type));
-    if (numeric) {
+    // Where null means something, and is not what counts when nothing is said, it must be possible to type it.
+    const sayNull = this.nullable && this.schema.default !== null;
+    if (numeric && !sayNull) {
       const [shape] = this.plain;
       const step = shape.type === "integer" ? "1" : "any";
       const { minimum = "", maximum = "" } = shape;
       return el("input", { ...common, type: "number", step, min: minimum, max: maximum, placeholder: shownDefault(initial) });
     }
     if (/prompt|text/.test(this.name)) return el("textarea", { ...common, placeholder: shownDefault(initial) });
-    return el("input", { ...common, type: "text", placeholder: shownDefault(initial) || this.example() });
+    const placeholder = shownDefault(initial) || this.example() || (numeric ? "a number, or null" : "");
+    return el("input", { ...common, type: "text", placeholder });
   }
 
   example() {
@@ -97,8 +101,8 @@ class Field {
     }
     if (input.type !== "file") return input;
     const shown = el("div", { className: "shown" });
-    const text = el("p", {}, "Drop a file here, or choose one");
-    const zone = el("div", { className: "drop" }, shown, text, input);
+    const text = this.dropText = el("p", {}, "Drop a file here, or choose one");
+    const zone = el("div", { className: this.required ? "drop" : "drop optional" }, shown, text, input);
     for (const [event, over] of [["dragenter", true], ["dragleave", false], ["drop", false]]) {
       zone.addEventListener(event, () => zone.classList.toggle("over", over));
     }
@@ -122,7 +126,7 @@ class Field {
   async value() {
     const { input } = this;
     if (input.type === "file") {
-      if (!input.files.length) return undefined;
+      if (!input.files.length) return this.kept;
       const ids = await Promise.all([...input.files].map(upload));
       return this.list ? ids : ids[0];
     }
@@ -138,6 +142,8 @@ class Field {
   }
 
   parse(text) {
+    if (text === "null" && this.nullable) return null;
+    if ((this.object || this.list) && /^[{[]/.test(text)) return parsedJson(text);
     if (this.object && text.includes("=")) {
       return Object.fromEntries(text.split(",").map((part) => {
         const [name, ...rest] = part.split("=");
@@ -150,10 +156,18 @@ class Field {
     return scalar(text, this.plain);
   }
 
+  /** Use the uploads of another job, unless other files are chosen. */
+  keep(uploadIds) {
+    this.kept = uploadIds;
+    this.input.required = false;
+    this.dropText.textContent = "As in the earlier job; drop another to replace it";
+  }
+
   /** Show a value that another job had. */
   fill(value) {
-    if (this.input.type === "file" || value === null || value === undefined) return;
-    if (this.input.type === "checkbox") this.input.checked = value;
+    if (value === null || value === undefined) return;
+    if (this.input.type === "file") this.keep(value);
+    else if (this.input.type === "checkbox") this.input.checked = value;
     else if (this.input.tagName === "SELECT") this.input.value = JSON.stringify(value);
     else this.input.value = shownDefault(value).replaceAll(" = ", "=");
   }
@@ -164,6 +178,15 @@ function shownDefault(value) {
   if (Array.isArray(value)) return value.join(", ");
   if (typeof value === "object") return Object.entries(value).map(([name, inner]) => `${name}=${inner}`).join(", ");
   return String(value);
+}
+
+/** JSON that was typed; what is none goes as it is, and the server says so. */
+function parsedJson(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return text;
+  }
 }
 
 /** A typed word as a number where a number is wanted; what it is not, the server says. */

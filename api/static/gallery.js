@@ -3,7 +3,8 @@
 import { pictureOf } from "./api.js";
 import { bytes, el, isResult } from "./dom.js";
 
-const SMALL_PX = 256;
+/** Below this, pixels are shown as pixels: samples of a small network, not previews of a photo. */
+const SMALL_PX = 128;
 
 export class Gallery {
   constructor(stage, canvas, caption, strip) {
@@ -58,12 +59,13 @@ export class Gallery {
 
   async show(name) {
     const { artifact } = this.entries.get(name);
+    const version = `${name} ${artifact.sha256}`;
     const source = await pictureOf(artifact).catch(() => null);
-    if (!source || this.current() !== name || this.shown === source) return;
+    if (!source || this.current() !== name || this.shown === version) return;
     const image = el("img", { alt: artifact.name, src: source, className: "coming" });
     await image.decode().catch(() => {});
     if (this.current() !== name) return;
-    this.shown = source;
+    this.shown = version;
     if (Math.max(image.naturalWidth, image.naturalHeight) < SMALL_PX) image.classList.add("small");
     const before = [...this.canvas.children];
     this.canvas.append(image);

@@ -1,7 +1,7 @@
 // The first page: a form for a new job, and the jobs there are.
 
 import { ENDED, getJson, pictureOf, postJson } from "./api.js";
-import { ago, bestPicture, byId, el, spoken } from "./dom.js";
+import { ago, bestPicture, byId, el, prose, spoken } from "./dom.js";
 import { KindForm } from "./form.js";
 
 const LOOK_EVERY_MS = 3000;
@@ -32,7 +32,7 @@ function showForm(kind, params) {
   const fields = new KindForm(kind);
   const button = el("button", { type: "submit", className: "primary" }, "Begin");
   const message = el("p", { className: "error", role: "alert" });
-  byId("kind-text").textContent = kind.description.split("\n\n")[0];
+  byId("kind-text").replaceChildren(...prose(kind.description.split("\n\n")[0]));
   form.replaceChildren(fields.element, el("div", { className: "submit" }, button, message));
   if (params) fields.fill(params);
   form.onsubmit = async (event) => {

@@ -36,6 +36,7 @@ function showWhen() {
     const end = job.finished_at ? Date.parse(job.finished_at) : Date.now();
     parts.push(`${job.finished_at ? "took" : "for"} ${duration(end - Date.parse(job.started_at))}`);
   }
+  parts.push(...Object.entries(job.labels).map(([name, value]) => `${name} = ${value}`));
   if (job.attempt > 1) parts.push(`attempt ${job.attempt}`);
   byId("when").textContent = parts.join(" · ");
 }
@@ -56,13 +57,20 @@ function showProgress({ step, total, message, metrics }) {
 
 function showFiles() {
   byId("files-section").hidden = !job.artifacts.length;
-  const ordered = [...job.artifacts].sort((one, other) => isResult(other) - isResult(one));
-  byId("files").replaceChildren(...ordered.map((artifact) => {
-    const button = el("button", { type: "button", className: isResult(artifact) ? "result" : "" }, artifact.name);
-    button.addEventListener("click", () => download(artifact).catch(complain));
-    return el("li", {}, button, el("span", { className: "whisper" }, bytes(artifact.bytes)));
-  }));
+  const previews = job.artifacts.filter((artifact) => isPicture(artifact) && !isResult(artifact));
+  const others = job.artifacts.filter((artifact) => !previews.includes(artifact));
+  others.sort((one, other) => isResult(other) - isResult(one));
+  byId("files").replaceChildren(...others.map(fileLine));
+  byId("previews").replaceChildren(...previews.map(fileLine));
+  byId("previews-section").hidden = !previews.length;
+  byId("previews-count").textContent = previews.length === 1 ? "One picture on the way" : `${previews.length} pictures on the way`;
   job.artifacts.filter(isPicture).forEach((artifact) => gallery.add(artifact));
+}
+
+function fileLine(artifact) {
+  const button = el("button", { type: "button", className: isResult(artifact) ? "result" : "" }, artifact.name);
+  button.addEventListener("click", () => download(artifact).catch(complain));
+  return el("li", {}, button, el("span", { className: "whisper" }, bytes(artifact.bytes)));
 }
 
 function showDetails() {
