@@ -57,7 +57,7 @@ class Vocabulary(BaseModel):
             found = json.loads(data)
             if isinstance(found, dict) and "characters" in found:
                 return cls.model_validate(found)
-            return cls(characters="".join(_in_order(found)))
+            return cls.model_validate({"characters": "".join(_in_order(found))})
         except ValidationError as error:
             raise InvalidInput(f"not a vocabulary: {error.errors()[0]['msg']}", field=field) from error
         except (ValueError, RecursionError) as error:

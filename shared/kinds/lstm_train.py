@@ -53,7 +53,7 @@ class LstmTrainParams(JobParams):
     """Passes over the text."""
     optimizer: Literal["rmsprop", "adam"] = "rmsprop"
     """The Keras book's RMSprop, or Adam."""
-    learning_rate: float | None = Field(None, gt=0, le=1000)
+    learning_rate: float | None = Field(None, gt=0)
     """Default: 0.01 with RMSprop, as in the Keras book, and 0.002 with Adam."""
     clip_norm: float | None = Field(5.0, gt=0)
     """Gradients of a larger norm, over all weights, are scaled down to it; null for no limit."""
