@@ -86,8 +86,8 @@ class Trainer:
         weights = self.network.weights()
         if not all(np.isfinite(array).all() for array in weights):
             raise Diverged("a weight is no finite number any more")
-        flat = [array for pair in self.carried for array in pair]
-        optimizer = [np.array(variable.value) for variable in self.optimizer.variables]
+        flat = [array.numpy() for pair in self.carried for array in pair]
+        optimizer = [variable.numpy() for variable in self.optimizer.variables]
         return numbered("weights", weights) | numbered("optimizer", optimizer) | numbered("carried", flat)
 
     def restore(self, state: dict[str, Any]) -> None:

@@ -2,7 +2,9 @@
 
 import io
 import json
+import re
 import tempfile
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import keras
 
 from shared.errors import InvalidInput
 
+_SHARED = re.compile(rb'("shared_object_id": )(\d+)')
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip can hold
 
 
@@ -21,14 +24,19 @@ def model_bytes(model: keras.Model) -> bytes:
         written = io.BytesIO()
         with zipfile.ZipFile(path) as dated, zipfile.ZipFile(written, "w", zipfile.ZIP_STORED) as undated:
             for name in sorted(dated.namelist()):
-                undated.writestr(zipfile.ZipInfo(name, _EPOCH), _without_date(name, dated.read(name)))
+                undated.writestr(zipfile.ZipInfo(name, _EPOCH), _repeatable(name, dated.read(name)))
     return written.getvalue()
 
 
-def _without_date(name: str, content: bytes) -> bytes:
-    if name != "metadata.json":
-        return content
-    return json.dumps(json.loads(content) | {"date_saved": ""}).encode()
+def _repeatable(name: str, content: bytes) -> bytes:
+    """A file of the archive without the time of writing, and without places in this process' memory."""
+    if name == "metadata.json":
+        return json.dumps(json.loads(content) | {"date_saved": ""}).encode()
+    if name == "config.json":
+        # Keras tells objects that several layers share (an LSTM and its cell: the initializers) by their address.
+        numbers: dict[bytes, int] = {}
+        return _SHARED.sub(lambda found: found[1] + b"%d" % numbers.setdefault(found[2], len(numbers)), content)
+    return content
 
 
 def load_arrays(model: keras.Model, path: Path) -> None:
@@ -38,7 +46,12 @@ def load_arrays(model: keras.Model, path: Path) -> None:
         InvalidInput: the file holds another network's arrays, or none.
     """
     try:
-        model.load_weights(path)
+        with warnings.catch_warnings():
+            # Keras warns of containers of its own that hold no arrays.
+            warnings.filterwarnings("ignore", message="Skipping nested container")
+            model.load_weights(path)
     # h5py and Keras raise nearly anything for a file that is cut off or belongs to another network.
     except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-        raise InvalidInput(f"{path.name} does not hold the arrays of this network.", field="model_job") from error
+        raise InvalidInput(
+            f"{path.name} does not hold the arrays of this network.", field="model_job"
+        ) from error

@@ -65,7 +65,7 @@ class CharacterLstm:
 
     def weights(self) -> list[np.ndarray]:
         """The weights as arrays, in the order of `variables`."""
-        return [np.array(variable.value) for variable in self.variables]
+        return [variable.numpy().copy() for variable in self.variables]
 
     def set_weights(self, weights: Sequence[np.ndarray]) -> None:
         """Take over weights, in the order of `variables`."""
