@@ -38,9 +38,13 @@ def known_encoding(name: str) -> str:
     try:
         codec = codecs.lookup(name)
     except (LookupError, ValueError) as error:
-        raise ValueError(f"there is no encoding {name!r}; utf-8, latin-1 and cp1252 are the most common") from error
+        raise ValueError(
+            f"there is no encoding {name!r}; utf-8, latin-1 and cp1252 are the most common"
+        ) from error
     if not codec._is_text_encoding or codec.incrementaldecoder is None or codec.name in _NOT_TEXT:
-        raise ValueError(f"{name!r} is no encoding of text files; utf-8, latin-1 and cp1252 are the most common")
+        raise ValueError(
+            f"{name!r} is no encoding of text files; utf-8, latin-1 and cp1252 are the most common"
+        )
     return codec.name
 
 

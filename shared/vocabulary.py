@@ -78,7 +78,9 @@ class Vocabulary(BaseModel):
             raise InvalidInput(message, field="prompt")
         replacement = REPLACEMENT if unknown == "replace" else ""
         if replacement not in self.characters:
-            raise InvalidInput("the model has never seen a space, so nothing can be replaced by it", field="unknown")
+            raise InvalidInput(
+                "the model has never seen a space, so nothing can be replaced by it", field="unknown"
+            )
         kept = text.translate(dict.fromkeys(map(ord, strange), replacement))
         if not kept:
             raise InvalidInput(f"nothing is left of the prompt without {named(strange)}", field="prompt")

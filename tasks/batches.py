@@ -1,4 +1,4 @@
-"""In which order a training reads its text: a pure function of seed and epoch, so that a resumed job goes on exactly."""
+"""In which order a training reads its text: a function of seed and epoch, so that a resumed job goes on exactly."""
 
 from typing import Protocol
 
@@ -89,7 +89,9 @@ def batches_of(ids: np.ndarray, *, mode: str, window: int, batch_size: int) -> B
     return kind(ids, window=window, batch_size=batch_size)
 
 
-def split(ids: np.ndarray, *, validation_fraction: float, window: int) -> tuple[np.ndarray, np.ndarray | None]:
+def split(
+    ids: np.ndarray, *, validation_fraction: float, window: int
+) -> tuple[np.ndarray, np.ndarray | None]:
     """Cut a text in two, at one place, so that no window is on both sides; None where a part would be too short."""
     at = len(ids) - int(len(ids) * validation_fraction)
     if not validation_fraction or min(at, len(ids) - at) < window + 1:

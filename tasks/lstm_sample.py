@@ -67,7 +67,9 @@ class Writing:
         self, params: LstmSampleParams, job: JobContext, vocabulary: Vocabulary, weights: list[np.ndarray]
     ) -> None:
         self.params, self.job, self.vocabulary = params, job, vocabulary
-        self.temperatures = [temperature for temperature in params.temperatures for _ in range(params.samples)]
+        self.temperatures = [
+            temperature for temperature in params.temperatures for _ in range(params.samples)
+        ]
         self.prompt = self._prompt()
         self.writer = Writer(
             weights,
@@ -87,7 +89,9 @@ class Writing:
         prompt, strange = self.params.check_prompt(self.vocabulary)
         if not prompt:
             places = self.vocabulary.places
-            place = places[np.random.default_rng([self.params.seed or 0, 0, _FOR_PROMPT]).integers(len(places))]
+            place = places[
+                np.random.default_rng([self.params.seed or 0, 0, _FOR_PROMPT]).integers(len(places))
+            ]
             self.job.summary["prompt_offset"] = place.offset
             prompt = place.text
         if strange:
@@ -128,7 +132,10 @@ class Writing:
         return CALL_S * max(1.0, len(self.temperatures) / 16) if self.params.stream else CALL_S
 
     def _state(self) -> dict[str, Any]:
-        return self.writer.state() | {"ids": self.ids[: self.writer.written].copy(), "surprise": self.surprise}
+        return self.writer.state() | {
+            "ids": self.ids[: self.writer.written].copy(),
+            "surprise": self.surprise,
+        }
 
     def _text(self, ids: np.ndarray) -> str:
         return "".join(self.vocabulary.characters[place] for place in ids)

@@ -38,7 +38,9 @@ def run(params: LstmTrainParams, job: JobContext) -> None:
     except Diverged as error:
         step = training.back_to_good()
         training.leave()
-        raise Diverged(f"{error.message}; the model left is that of step {step}, try a lower learning_rate") from error
+        raise Diverged(
+            f"{error.message}; the model left is that of step {step}, try a lower learning_rate"
+        ) from error
     training.leave()
 
 
@@ -89,7 +91,9 @@ class Training:
 
     def _start_from(self, job_id: str) -> None:
         field = "start_from_job"
-        vocabulary = Vocabulary.parse(self.job.model_path(job_id, "vocabulary.json").read_bytes(), field=field)
+        vocabulary = Vocabulary.parse(
+            self.job.model_path(job_id, "vocabulary.json").read_bytes(), field=field
+        )
         self.params.check_vocabulary(vocabulary.characters, self.text.characters)
         arrays = read_arrays(self.job.model_path(job_id, "model.keras"), field=field)
         self.network.set_weights(weights_from(arrays, field=field))
@@ -99,9 +103,13 @@ class Training:
         told = {warning.code for warning in self.job.warnings}
         size, asked = self.batches.batch_size, self.params.batch_size
         if size < asked and "batch_shrunk" not in told:
-            self.job.warn("batch_shrunk", f"the text fills batches of {size}, not of {asked}", {"batch_size": size})
+            self.job.warn(
+                "batch_shrunk", f"the text fills batches of {size}, not of {asked}", {"batch_size": size}
+            )
         if self.params.validation_fraction and self.validation is None and "no_validation" not in told:
-            message = f"there is no validation: each part of the text needs {self.params.window + 1} characters"
+            message = (
+                f"there is no validation: each part of the text needs {self.params.window + 1} characters"
+            )
             self.job.warn("no_validation", message)
 
     # One epoch
@@ -152,7 +160,9 @@ class Training:
         pieces = [writer.write(min(BLOCK, params.sample_length))]
         while writer.written < params.sample_length:
             pieces.append(writer.write(params.sample_length - writer.written))
-        texts = ["".join(self.text.characters[place] for place in column) for column in np.concatenate(pieces).T]
+        texts = [
+            "".join(self.text.characters[place] for place in column) for column in np.concatenate(pieces).T
+        ]
         page = samples_page(
             self.text.excerpt(start, params.window), list(zip(params.sample_temperatures, texts, strict=True))
         )
@@ -197,7 +207,9 @@ class Training:
 
     def _vocabulary(self) -> Vocabulary:
         length = min(self.params.window, 200)
-        drawn = np.random.default_rng([self.seed, 0, _FOR_PLACES]).integers(0, len(self.learned) - length, PLACES)
+        drawn = np.random.default_rng([self.seed, 0, _FOR_PLACES]).integers(
+            0, len(self.learned) - length, PLACES
+        )
         starts = sorted({int(start) for start in drawn})
         return Vocabulary(
             characters=self.text.characters,

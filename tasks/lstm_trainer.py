@@ -59,7 +59,9 @@ class Trainer:
         self, ids: tf.Tensor, targets: tf.Tensor, state: State, dropout_seed: tf.Tensor | None
     ) -> tuple[tf.Tensor, State]:
         logits, after = self.network.logits(ids, state, dropout_seed)
-        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=tf.reshape(targets, (-1,)), logits=logits)
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
+            labels=tf.reshape(targets, (-1,)), logits=logits
+        )
         return tf.reduce_mean(losses), after
 
     def _train_step(

@@ -35,7 +35,9 @@ def _repeatable(name: str, content: bytes) -> bytes:
     if name == "config.json":
         # Keras tells objects that several layers share (an LSTM and its cell: the initializers) by their address.
         numbers: dict[bytes, int] = {}
-        return _SHARED.sub(lambda found: found[1] + b"%d" % numbers.setdefault(found[2], len(numbers)), content)
+        return _SHARED.sub(
+            lambda found: found[1] + b"%d" % numbers.setdefault(found[2], len(numbers)), content
+        )
     return content
 
 

@@ -87,7 +87,10 @@ def _draw_axes(draw: ImageDraw.ImageDraw, axes: _Axes, x_ticks: list[float], y_t
 
 
 def _draw_line(
-    draw: ImageDraw.ImageDraw, axes: _Axes, pieces: list[list[tuple[float, float]]], colour: tuple[int, int, int]
+    draw: ImageDraw.ImageDraw,
+    axes: _Axes,
+    pieces: list[list[tuple[float, float]]],
+    colour: tuple[int, int, int],
 ) -> None:
     count = sum(map(len, pieces))
     for piece in pieces:
@@ -128,7 +131,9 @@ def _write(
 
 def _write_upwards(image: Image.Image, middle: tuple[float, float], text: str) -> None:
     """Text turned by a quarter, for the y axis."""
-    left, top, right, bottom = (int(edge) for edge in ImageDraw.Draw(image).textbbox((0, 0), text, font=_font(14)))
+    left, top, right, bottom = (
+        int(edge) for edge in ImageDraw.Draw(image).textbbox((0, 0), text, font=_font(14))
+    )
     strip = Image.new("RGB", (right - left, bottom - top), "white")
     ImageDraw.Draw(strip).text((-left, -top), text, font=_font(14), fill=_PALE)
     turned = strip.rotate(90, expand=True)

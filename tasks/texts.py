@@ -74,7 +74,10 @@ def encode(pieces: Pieces, info: TextInfo, *, in_lower_case: bool) -> Text:
 
 def samples_page(prompt: str, samples: Sequence[tuple[float, str]]) -> str:
     """Texts as one page to read, each below its temperature and after its prompt."""
-    return "\n\n".join(f"----- temperature {temperature:g}\n{prompt}{text}" for temperature, text in samples) + "\n"
+    return (
+        "\n\n".join(f"----- temperature {temperature:g}\n{prompt}{text}" for temperature, text in samples)
+        + "\n"
+    )
 
 
 def read_corpus(name: str, folder: Path) -> str:
@@ -91,7 +94,9 @@ def python_docs() -> str:
     try:
         from pydoc_data.topics import topics
     except ImportError as error:
-        raise DataUnavailable("this Python comes without pydoc_data, its documentation; install it whole") from error
+        raise DataUnavailable(
+            "this Python comes without pydoc_data, its documentation; install it whole"
+        ) from error
     return "\n\n".join(topics[name].strip("\n") for name in sorted(topics)) + "\n"
 
 
@@ -105,7 +110,9 @@ def nietzsche(folder: Path) -> str:
     except (OSError, UnicodeDecodeError) as error:
         raise DataUnavailable(f"{path.absolute()} cannot be read: {error}") from error
     if len(text) != NIETZSCHE_CHARACTERS:
-        message = f"{path.absolute()} has {len(text)} characters, not {NIETZSCHE_CHARACTERS}; {_where_from(path)}"
+        message = (
+            f"{path.absolute()} has {len(text)} characters, not {NIETZSCHE_CHARACTERS}; {_where_from(path)}"
+        )
         raise DataUnavailable(message)
     return text
 

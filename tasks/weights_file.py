@@ -29,7 +29,9 @@ def read_arrays(path: Path, *, field: str) -> dict[str, np.ndarray]:
     try:
         arrays = _read(path)
     except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, MemoryError) as error:
-        raise InvalidInput(f"not a file of weights (.keras, .weights.h5 or .npz): {error}", field=field) from error
+        raise InvalidInput(
+            f"not a file of weights (.keras, .weights.h5 or .npz): {error}", field=field
+        ) from error
     kept = [name for name in arrays if not _NOT_WEIGHTS.search(name) and arrays[name].dtype.kind == "f"]
     return {name: arrays[name] for name in sorted(kept, key=_natural)}
 

@@ -54,7 +54,8 @@ class LstmSampleParams(JobParams):
         self._check_source()
         if len(self.temperatures) * self.samples > LARGEST_BATCH:
             most = LARGEST_BATCH // len(self.temperatures)
-            raise InvalidInput(f"all texts are written at once, at most {LARGEST_BATCH}: so {most} here", field="samples")
+            message = f"all texts are written at once, at most {LARGEST_BATCH}: so {most} here"
+            raise InvalidInput(message, field="samples")
         if self.score_prompt and len(self.prompt) < 2:
             raise InvalidInput("a score takes a prompt of at least 2 characters", field="prompt")
         vocabulary = self._vocabulary(inputs)
@@ -69,7 +70,9 @@ class LstmSampleParams(JobParams):
         """
         if not self.prompt:
             if not vocabulary.places:
-                raise InvalidInput("this vocabulary comes without places of its text: give a prompt", field="prompt")
+                raise InvalidInput(
+                    "this vocabulary comes without places of its text: give a prompt", field="prompt"
+                )
             return "", ""
         return vocabulary.known(self.prompt, self.unknown)
 
@@ -77,11 +80,15 @@ class LstmSampleParams(JobParams):
         if self.model_job is not None:
             for name in ("weights", "vocabulary"):
                 if getattr(self, name) is not None:
-                    raise InvalidInput(f"either model_job or uploads say what writes: leave {name} out", field=name)
+                    raise InvalidInput(
+                        f"either model_job or uploads say what writes: leave {name} out", field=name
+                    )
         elif self.weights is None:
             raise InvalidInput("say what writes: model_job, or weights with vocabulary", field="model_job")
         elif self.vocabulary is None:
-            raise InvalidInput("uploaded weights need the vocabulary that they were trained with", field="vocabulary")
+            raise InvalidInput(
+                "uploaded weights need the vocabulary that they were trained with", field="vocabulary"
+            )
 
     def _vocabulary(self, inputs: Inputs) -> Vocabulary | None:
         """The model's vocabulary; None while the training has not ended."""

@@ -104,7 +104,8 @@ class LstmTrainParams(JobParams):
                 field=field,
             )
         if len(info.vocabulary) > LARGEST:
-            message = f"the text has {len(info.vocabulary)} different characters, more than {LARGEST}; is it {self.encoding}?"
+            many = len(info.vocabulary)
+            message = f"the text has {many} different characters, more than {LARGEST}; is it {self.encoding}?"
             raise InvalidInput(message, field="encoding")
 
     def check_vocabulary(self, old: str, new: str) -> None:
@@ -119,7 +120,9 @@ class LstmTrainParams(JobParams):
 
     def _check_start(self, start: Job, info: TextInfo, inputs: Inputs) -> None:
         if start.kind != self.kind:
-            raise InvalidInput(f"job {start.id} is of the kind {start.kind}, not {self.kind}", field="start_from_job")
+            raise InvalidInput(
+                f"job {start.id} is of the kind {start.kind}, not {self.kind}", field="start_from_job"
+            )
         for name in ("layers", "units"):
             if start.params[name] != getattr(self, name):
                 message = f"{name} is {getattr(self, name)}, but {start.params[name]} in job {start.id}"
@@ -144,7 +147,8 @@ class LstmTrainParams(JobParams):
         while smaller > 1 and self.model_copy(update={"batch_size": smaller}).forecast_bytes(inputs) > limit:
             smaller //= 2
         fits = self.model_copy(update={"batch_size": smaller}).forecast_bytes(inputs) <= limit
-        needed = f"about {self.forecast_bytes(inputs) / 2**30:.1f} GiB are needed, the largest worker has {limit / 2**30:.1f}"
+        needed_gib, limit_gib = self.forecast_bytes(inputs) / 2**30, limit / 2**30
+        needed = f"about {needed_gib:.1f} GiB are needed, the largest worker has {limit_gib:.1f}"
         if fits:
             raise InvalidInput(f"{needed}; a batch_size of {smaller} fits", field="batch_size")
         raise InvalidInput(f"{needed}; fewer units or layers need less", field="units")

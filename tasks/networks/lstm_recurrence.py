@@ -44,7 +44,14 @@ def _forward(projected: tf.Tensor, recurrent: tf.Tensor, h: tf.Tensor, c: tf.Ten
     steps, batch, wide = projected.shape
     units = wide // 4
 
-    def step(t: tf.Tensor, h: tf.Tensor, c: tf.Tensor, hs: tf.TensorArray, cs: tf.TensorArray, gates: tf.TensorArray):
+    def step(
+        t: tf.Tensor,
+        h: tf.Tensor,
+        c: tf.Tensor,
+        hs: tf.TensorArray,
+        cs: tf.TensorArray,
+        gates: tf.TensorArray,
+    ):
         z = projected[t] + tf.matmul(h, recurrent)
         i, f, o = tf.sigmoid(z[:, :units]), tf.sigmoid(z[:, units : 2 * units]), tf.sigmoid(z[:, 3 * units :])
         g = tf.tanh(z[:, 2 * units : 3 * units])

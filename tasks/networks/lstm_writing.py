@@ -108,7 +108,9 @@ def carried_writer(shape: tuple[int, int, int], texts: int, restrict: bool) -> C
     """A function that writes on from a carried state; kept for each shape of network and number of texts."""
 
     @tf.function(jit_compile=True, autograph=False)
-    def write(weights: Weights, state: State, ids: tf.Tensor, choice: Choice, uniforms: tf.Tensor, count: tf.Tensor):
+    def write(
+        weights: Weights, state: State, ids: tf.Tensor, choice: Choice, uniforms: tf.Tensor, count: tf.Tensor
+    ):
         def step(t: tf.Tensor, ids: tf.Tensor, state: State, written: tf.TensorArray):
             logits, state = next_logits(weights, ids, state)
             ids = chosen(logits, choice, uniforms[t], restrict=restrict)
@@ -144,7 +146,12 @@ def window_writer(shape: tuple[int, int, int], texts: int, window: int, restrict
 
     @tf.function(jit_compile=True, autograph=False)
     def write(
-        weights: Weights, seen: tf.Tensor, length: tf.Tensor, choice: Choice, uniforms: tf.Tensor, count: tf.Tensor
+        weights: Weights,
+        seen: tf.Tensor,
+        length: tf.Tensor,
+        choice: Choice,
+        uniforms: tf.Tensor,
+        count: tf.Tensor,
     ):
         def step(t: tf.Tensor, seen: tf.Tensor, length: tf.Tensor, written: tf.TensorArray):
             logits = window_logits(weights, seen, length)
@@ -171,7 +178,9 @@ def window_reader(shape: tuple[int, int, int], window: int) -> Compiled:
             return t + 1, seen, tf.minimum(length + 1, window), surprises
 
         surprises = tf.TensorArray(tf.float32, size=BLOCK, element_shape=())
-        _, seen, length, surprises = tf.while_loop(lambda t, *_: t < count, step, (0, seen, length, surprises))
+        _, seen, length, surprises = tf.while_loop(
+            lambda t, *_: t < count, step, (0, seen, length, surprises)
+        )
         return surprises.stack(), seen, length
 
     return read
@@ -233,7 +242,9 @@ class CarriedState:
         for at in range(0, len(ids) - 1, BLOCK):
             piece = ids[at : at + BLOCK + 1]
             padded = np.pad(piece, (0, BLOCK + 1 - len(piece)))
-            surprises, self.state = carried_reader(self.shape)(self.weights, self.state, padded, tf.constant(len(piece) - 1))
+            surprises, self.state = carried_reader(self.shape)(
+                self.weights, self.state, padded, tf.constant(len(piece) - 1)
+            )
             found.append(surprises.numpy()[: len(piece) - 1])
         self.newest = tf.constant(ids[-1:])
         return np.concatenate(found)
@@ -244,7 +255,9 @@ class CarriedState:
 
     def write(self, choice: Choice, uniforms: np.ndarray, count: int) -> np.ndarray:
         writer = carried_writer(self.shape, uniforms.shape[1], self.restrict)
-        written, self.state, self.newest = writer(self.weights, self.state, self.newest, choice, uniforms, tf.constant(count))
+        written, self.state, self.newest = writer(
+            self.weights, self.state, self.newest, choice, uniforms, tf.constant(count)
+        )
         return written.numpy()[:count]
 
     def arrays(self) -> list[np.ndarray]:
@@ -272,7 +285,9 @@ class SlidingWindow:
             piece = ids[at : at + BLOCK]
             padded = np.pad(piece, (0, BLOCK - len(piece)))
             reader = window_reader(self.shape, self.window)
-            surprises, self.seen, self.length = reader(self.weights, self.seen, self.length, padded, tf.constant(len(piece)))
+            surprises, self.seen, self.length = reader(
+                self.weights, self.seen, self.length, padded, tf.constant(len(piece))
+            )
             found.append(surprises.numpy()[: len(piece)])
         return np.concatenate(found)[int(first) :]
 
@@ -281,7 +296,9 @@ class SlidingWindow:
 
     def write(self, choice: Choice, uniforms: np.ndarray, count: int) -> np.ndarray:
         writer = window_writer(self.shape, uniforms.shape[1], self.window, self.restrict)
-        written, self.seen, self.length = writer(self.weights, self.seen, self.length, choice, uniforms, tf.constant(count))
+        written, self.seen, self.length = writer(
+            self.weights, self.seen, self.length, choice, uniforms, tf.constant(count)
+        )
         return written.numpy()[:count]
 
     def arrays(self) -> list[np.ndarray]:
@@ -345,7 +362,9 @@ class Writer:
 
     def state(self) -> dict[str, Any]:
         """All of it but the arguments, for a checkpoint."""
-        return {"written": self.written} | {f"memory.{at}": array for at, array in enumerate(self.memory.arrays())}
+        return {"written": self.written} | {
+            f"memory.{at}": array for at, array in enumerate(self.memory.arrays())
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from what `state` gave, in place of a prompt."""

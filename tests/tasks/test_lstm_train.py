@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import json
 import math
 import zipfile
@@ -74,7 +75,9 @@ def hashes(job):
 
 
 def test_a_training_leaves_model_vocabulary_history_samples_and_plot(queue, run, text):
-    job = run("lstm_train", text=text, seed=1, **SMALL | {"sample_temperatures": [0.5, 1.0], "sample_length": 9})
+    job = run(
+        "lstm_train", text=text, seed=1, **SMALL | {"sample_temperatures": [0.5, 1.0], "sample_length": 9}
+    )
 
     assert job.status == "succeeded", job.error
     assert [artifact.name for artifact in job.artifacts] == [
@@ -94,7 +97,13 @@ def test_a_training_leaves_model_vocabulary_history_samples_and_plot(queue, run,
 
 
 def test_the_history_has_nats_bits_and_validation_of_each_epoch(queue, run, text):
-    job = run("lstm_train", text=text, seed=1, validation_fraction=0.1, **SMALL | {"epochs": 4, "learning_rate": 0.03})
+    job = run(
+        "lstm_train",
+        text=text,
+        seed=1,
+        validation_fraction=0.1,
+        **SMALL | {"epochs": 4, "learning_rate": 0.03},
+    )
 
     rows = list(csv.DictReader(io.StringIO(content(queue, job, "history.csv").decode())))
     losses = [float(row["loss"]) for row in rows]
@@ -109,7 +118,12 @@ def test_the_history_has_nats_bits_and_validation_of_each_epoch(queue, run, text
 
 
 def test_each_sample_of_an_epoch_starts_from_the_same_place_of_the_text(queue, run, text):
-    job = run("lstm_train", text=text, seed=1, **SMALL | {"epochs": 1, "sample_temperatures": [0.0, 0.5, 1.0], "sample_length": 20})
+    job = run(
+        "lstm_train",
+        text=text,
+        seed=1,
+        **SMALL | {"epochs": 1, "sample_temperatures": [0.0, 0.5, 1.0], "sample_length": 20},
+    )
 
     page = content(queue, job, "samples-epoch-0001.txt").decode()
     samples = [part.split("\n", 1)[1] for part in page.split("----- temperature ")[1:]]
@@ -146,7 +160,8 @@ def test_the_same_training_gives_the_same_bytes_whatever_ran_between(run, text, 
 
 
 @pytest.mark.parametrize(
-    ("mode", "optimizer", "step"), [("stateful", "rmsprop", 25), ("stateful", "adam", 18), ("window", "adam", 100)]
+    ("mode", "optimizer", "step"),
+    [("stateful", "rmsprop", 25), ("stateful", "adam", 18), ("window", "adam", 100)],
 )
 def test_a_resumed_training_equals_an_unbroken_one(queue, run, start, text, mode, optimizer, step):
     """792 characters, 753 of them to learn: 18 steps of 4 x 10 an epoch, or 62 of 4 windows."""
@@ -214,7 +229,12 @@ def test_a_start_from_a_model_that_does_not_fit_is_refused_with_the_difference(q
         (b"caf\xe9" * 100, {}, "text", r"byte 3 \(0xe9\)"),
         (b"x" * 99, {"encoding": "utf-99"}, "encoding", "no encoding"),
         (b"x" * 99, {"corpus": "python_docs"}, "text", "both are given"),
-        (b"x" * 99, {"sample_temperatures": [1.0, -0.5]}, "sample_temperatures.1", "greater than or equal to 0"),
+        (
+            b"x" * 99,
+            {"sample_temperatures": [1.0, -0.5]},
+            "sample_temperatures.1",
+            "greater than or equal to 0",
+        ),
         (b"x" * 99, {"start_from_job": "0" * 26}, "start_from_job", "no job"),
     ],
 )
@@ -274,7 +294,7 @@ def test_streams_go_on_where_the_step_before_stopped():
     steps = [batches.batch(order, step) for step in range(batches.steps)]
 
     assert batches.steps == 4  # 99 pairs, 33 per stream
-    for (before, _), (after, targets) in zip(steps, steps[1:], strict=False):
+    for (before, _), (after, targets) in itertools.pairwise(steps):
         assert (after[:, 0] == before[:, -1] + 1).all()
         assert (targets == after + 1).all()
 
@@ -323,7 +343,9 @@ def test_the_hand_written_gradient_equals_that_of_keras():
 
     assert float(own_value) == pytest.approx(float(keras_value), rel=1e-5)
     for one, other in zip(own, of_keras, strict=True):
-        np.testing.assert_allclose(tf.convert_to_tensor(one), tf.convert_to_tensor(other), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(
+            tf.convert_to_tensor(one), tf.convert_to_tensor(other), rtol=1e-4, atol=1e-5
+        )
 
 
 def test_the_recurrence_follows_the_equations_of_the_lstm():
@@ -332,7 +354,9 @@ def test_the_recurrence_follows_the_equations_of_the_lstm():
     recurrent = np.array([[0.5, -0.4, 0.3, -0.2]], np.float32)
     h, c = 0.25, -0.5
 
-    hs, last_h, last_c = recurrence(*map(tf.constant, (projected, recurrent, np.float32([[h]]), np.float32([[c]]))))
+    hs, last_h, last_c = recurrence(
+        *map(tf.constant, (projected, recurrent, np.float32([[h]]), np.float32([[c]])))
+    )
 
     def sigmoid(x):
         return 1 / (1 + math.exp(-x))
@@ -366,11 +390,15 @@ def test_a_plot_has_round_numbers_on_its_axes(numbers, expected):
 
 def test_a_plot_draws_what_is_finite_and_breaks_the_line_elsewhere():
     plain = line_plot({"a": [(1, 1.0), (2, 2.0), (3, 1.0)]}, title="t", x_label="x", y_label="y")
-    broken = line_plot({"a": [(1, 1.0), (2, math.nan), (3, 1.0), (4, None)]}, title="t", x_label="x", y_label="y")
+    broken = line_plot(
+        {"a": [(1, 1.0), (2, math.nan), (3, 1.0), (4, None)]}, title="t", x_label="x", y_label="y"
+    )
     empty = line_plot({"a": []}, title="t", x_label="x", y_label="y")
 
     for picture in (plain, broken, empty):
         assert picture.shape == (540, 900, 3)
         assert picture.dtype == np.uint8
-    blue = [int(((picture[..., 2] > 120) & (picture[..., 0] < 80)).sum()) for picture in (plain, broken, empty)]
+    blue = [
+        int(((picture[..., 2] > 120) & (picture[..., 0] < 80)).sum()) for picture in (plain, broken, empty)
+    ]
     assert blue[0] > blue[1] > blue[2]  # a line, two points, and the legend alone

@@ -109,7 +109,18 @@ def test_a_vocabulary_may_be_our_file_a_list_or_a_map(data):
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"{", b"[]", b'["ab"]', b'["a", "a"]', b'{"a": 0, "b": 2}', b'{"a": true}', b"[" * 5000, b'["\\ud800"]']
+    "data",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'["ab"]',
+        b'["a", "a"]',
+        b'{"a": 0, "b": 2}',
+        b'{"a": true}',
+        b"[" * 5000,
+        b'["\\ud800"]',
+    ],
 )
 def test_what_is_no_vocabulary_is_refused_by_field(data):
     with pytest.raises(InvalidInput) as refused:
@@ -147,4 +158,7 @@ def test_a_corpus_that_lies_in_its_place_is_taken_and_a_wrong_one_is_not(tmp_pat
 
 
 def test_a_page_of_samples_shows_each_below_its_temperature():
-    assert samples_page("ab", [(0.2, "c"), (1.0, "d")]) == "----- temperature 0.2\nabc\n\n----- temperature 1\nabd\n"
+    assert (
+        samples_page("ab", [(0.2, "c"), (1.0, "d")])
+        == "----- temperature 0.2\nabc\n\n----- temperature 1\nabd\n"
+    )
