@@ -37,8 +37,9 @@ class LstmTrainParams(JobParams):
     lowercase: bool = False
     """Put the text into lower case first."""
     mode: Mode = "stateful"
-    """`stateful` predicts every next character and carries its state along the text; `window` is the Keras book's
-    way: windows of the text with step 3, each with one target and each from an empty state."""
+    """`stateful` predicts every next character and carries its state along the text. `window` is the Keras book's way:
+    windows of the text with step 3, each with one target, each read from an empty state. The two are not the same
+    function: a window model has never seen a carried state, so each new character costs it a whole window."""
     window: int = Field(60, ge=1, le=10_000)
     """Characters per training window (in stateful mode: after how many the gradient is cut off)."""
     layers: int = Field(1, ge=1, le=8)
