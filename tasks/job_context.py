@@ -113,9 +113,9 @@ class JobContext:
             self.save_checkpoint(self._progress.step, checkpoint())
         raise _STOPS[stop]()
 
-    def text(self, chunk: str) -> None:
-        """Send a piece of text that grows, as an event."""
-        self._insist("", "text", json.dumps({"text": chunk}), {})
+    def text(self, chunk: str, **about: Any) -> None:
+        """Send a piece of text that grows, as an event; `about` says which text it belongs to."""
+        self._insist("", "text", json.dumps({"text": chunk, **about}), {})
 
     def warn(self, code: str, message: str, detail: Any = None) -> None:
         """Tell of trouble that does not end the job."""

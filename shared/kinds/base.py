@@ -38,6 +38,9 @@ class Inputs(Protocol):
     def job(self, job_id: str, field: str) -> Any:
         """The `Job` of an earlier job; `InvalidInput` names `field` when there is none."""
 
+    def artifact(self, job_id: str, name: str, field: str) -> bytes:
+        """The bytes of a small artifact of an earlier job; `InvalidInput` names `field` when it left none."""
+
 
 class JobParams(BaseModel):
     """The parameters of one kind of job: what the user chose."""
