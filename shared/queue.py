@@ -149,6 +149,7 @@ class Queue:
             drawn = int.from_bytes(hashlib.sha256(job_id.encode()).digest()[:4]) >> 1
             checked = checked.model_copy(update={"seed": drawn})
         upstream = [self._upstream(upstream_id) for upstream_id in dict.fromkeys(depends_on)]
+        upstream += [job for job in self._named(checked) if job.id not in depends_on]
         now = self.store.now_ms()
         waits = any(job.status != JobStatus.SUCCEEDED for job in upstream)
         return Job(
@@ -181,6 +182,12 @@ class Queue:
         inputs = SubmitInputs(self)
         checked.check(inputs)
         return checked, checked.forecast_bytes(inputs)
+
+    def _named(self, params: JobParams) -> list[Job]:
+        """The unfinished jobs that parameters name: whoever names a model waits for it, said or not."""
+        ids = (getattr(params, field) for field in params.job_fields())
+        named = [self.get(job_id) for job_id in dict.fromkeys(ids) if job_id is not None]
+        return [job for job in named if not job.status.ended]
 
     def _upstream(self, job_id: str) -> Job:
         """A job to depend on; one that already ended badly can't be waited for."""
