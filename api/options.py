@@ -1,9 +1,10 @@
 """A kind's parameters as command-line options, made from the JSON schema of its model."""
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import click
 from pydantic import ValidationError
@@ -26,10 +27,9 @@ def options_of(params: type[JobParams]) -> list[click.Option]:
     """An option for each parameter of a kind."""
     schema = params.model_json_schema()
     required = schema.get("required", [])
-    return [
-        option(name, field, schema.get("$defs", {}), name in required)
-        for name, field in schema["properties"].items()
-    ]
+    fields = schema["properties"]
+    own_first = sorted(fields, key=lambda name: name in JobParams.model_fields)
+    return [option(name, fields[name], schema.get("$defs", {}), name in required) for name in own_first]
 
 
 def option(name: str, field: Schema, definitions: Mapping[str, Schema], required: bool) -> click.Option:
@@ -122,7 +122,7 @@ def values_of(params: type[JobParams], given: Mapping[str, Any]) -> dict[str, An
             continue
         hint = f"--{name.replace('_', '-')}"
         try:
-            found[name] = converted(value, branches(field, schema.get("$defs", {})), schema.get("$defs", {}))
+            found[name] = converted(value, field, schema.get("$defs", {}))
         except ValueError as error:
             raise click.BadParameter(str(error), param_hint=hint) from error
     try:
@@ -134,15 +134,23 @@ def values_of(params: type[JobParams], given: Mapping[str, Any]) -> dict[str, An
     return found
 
 
-def converted(value: Any, shapes: list[Schema], definitions: Mapping[str, Schema]) -> Any:
+def converted(value: Any, field: Schema, definitions: Mapping[str, Schema]) -> Any:
     """What was typed, as the first shape that it fits. Raises ValueError when it fits none."""
     if isinstance(value, bool):
         return value
     texts = [value] if isinstance(value, str) else list(value)
+    if texts == ["null"] and {"type": "null"} in field.get("anyOf", []):
+        return None
+    shapes = branches(field, definitions)
+    if (
+        len(texts) == 1
+        and texts[0].startswith("{")
+        and any(shape.get("type") == "object" for shape in shapes)
+    ):
+        return cast(Any, json.loads(texts[0]))
     by_type: dict[str, Schema] = {shape.get("type", ""): shape for shape in shapes}
     if "object" in by_type and all("=" in text for text in texts):
-        pairs = (text.partition("=") for text in texts)
-        return {name: scalar(word, member(by_type["object"], name, definitions)) for name, _, word in pairs}
+        return members(texts, by_type["object"], definitions)
     plain = [shape for shape in shapes if shape.get("type") not in ("object", "array")]
     if plain and len(texts) == 1:
         try:
@@ -154,6 +162,19 @@ def converted(value: Any, shapes: list[Schema], definitions: Mapping[str, Schema
         inner = branches(by_type["array"].get("items") or {}, definitions)
         return [scalar(text, inner) for text in texts]
     raise ValueError("give each as NAME=VALUE" if "object" in by_type else "give it once")
+
+
+def members(texts: list[str], shape: Schema, definitions: Mapping[str, Schema]) -> dict[str, Any]:
+    """An object from `name=value`, given one by one or, where the values are no texts, with commas between."""
+    if shape.get("additionalProperties") != {"type": "string"}:
+        texts = [part.strip() for text in texts for part in text.split(",")]
+    found = {}
+    for text in texts:
+        name, separator, word = text.partition("=")
+        if not separator:
+            raise ValueError(f"{text!r} is not NAME=VALUE")
+        found[name] = scalar(word, member(shape, name, definitions))
+    return found
 
 
 def member(shape: Schema, name: str, definitions: Mapping[str, Schema]) -> list[Schema]:

@@ -9,7 +9,7 @@ from typing import Any
 from shared.errors import StorageUnavailable
 from shared.job import Artifact, CheckpointFile, Job
 from shared.job_store import Claim
-from shared.storage import Storage, checked_name
+from shared.storage import LONGEST_NAME, Storage, checked_name
 
 MEDIA_TYPES = {
     ".png": "image/png",
@@ -35,9 +35,19 @@ def cancel_file(job_id: str) -> str:
     return f"jobs/{job_id}/cancel.json"
 
 
+def key_file(key_hash: str) -> str:
+    """The path of what an idempotency key was used for."""
+    return f"keys/{key_hash}"
+
+
 def attempt_folder(claim: Claim) -> str:
     """The only folder in which an attempt writes."""
     return f"jobs/{claim.job_id}/attempts/{claim.attempt}-{claim.token}"
+
+
+def manifest_file(claim: Claim) -> str:
+    """The last file of an attempt: how it ended."""
+    return f"{attempt_folder(claim)}/manifest.json"
 
 
 def media_type_of(name: str) -> str:
@@ -47,17 +57,33 @@ def media_type_of(name: str) -> str:
 
 
 def store(
-    storage: Storage, claim: Claim, name: str, data: bytes | Path, media_type: str | None = None
+    storage: Storage,
+    claim: Claim,
+    name: str,
+    data: bytes | Path,
+    media_type: str | None = None,
+    *,
+    replaces: Artifact | None = None,
 ) -> Artifact:
-    """Write one file below the attempt's folder; it counts once the record lists it."""
+    """Write one file below the attempt's folder; it counts once the record lists it.
+
+    Args:
+        replaces: the file of this name that the record lists now; it is left as it is.
+    """
     path = f"{attempt_folder(claim)}/{checked_name(name)}"
     if isinstance(data, Path):
         with data.open("rb") as opened:
             digest = hashlib.file_digest(opened, "sha256").hexdigest()
         size = data.stat().st_size
-        storage.write_file(path, data)
     else:
         digest, size = hashlib.sha256(data).hexdigest(), len(data)
+    if replaces is not None and replaces.path == path:
+        # Until the record lists the new file, the old one must stay what the record says of it.
+        beside = f"{digest[:16]}-{name}"[:LONGEST_NAME]
+        path = f"{attempt_folder(claim)}/{beside}"
+    if isinstance(data, Path):
+        storage.write_file(path, data)
+    else:
         storage.write(path, data)
     return Artifact(
         name=name, media_type=media_type or media_type_of(name), bytes=size, sha256=digest, path=path
@@ -81,7 +107,7 @@ def read_job(storage: Storage, job_id: str) -> Job | None:
 
 def write_manifest(storage: Storage, claim: Claim, end: dict[str, Any]) -> None:
     """Write how an attempt ended, with the names, bytes and hashes of the files that count: its last file."""
-    storage.write(f"{attempt_folder(claim)}/manifest.json", json.dumps(end, indent=1).encode())
+    storage.write(manifest_file(claim), json.dumps(end, indent=1).encode())
 
 
 def read_manifest(storage: Storage, folder: str) -> dict[str, Any] | None:

@@ -3,7 +3,7 @@
 import functools
 from typing import TYPE_CHECKING
 
-from shared.errors import InvalidInput, JobNotFound, UploadNotFound
+from shared.errors import ArtifactNotFound, InvalidInput, JobNotFound, UploadNotFound
 from shared.job import Job
 from shared.pictures import PictureInfo, inspect_picture
 from shared.settings import Settings
@@ -54,3 +54,11 @@ class SubmitInputs:
             return self.queue.get(job_id)
         except JobNotFound as error:
             raise InvalidInput(f"there is no job {job_id}", field=field) from error
+
+    def artifact(self, job_id: str, name: str, field: str) -> bytes:
+        """The bytes of a small artifact of an earlier job; `InvalidInput` names `field` when it left none."""
+        try:
+            with self.queue.open_artifact(job_id, name) as opened:
+                return opened.read()
+        except (JobNotFound, ArtifactNotFound) as error:
+            raise InvalidInput(f"job {job_id} has left no {name}", field=field) from error

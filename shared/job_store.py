@@ -224,11 +224,18 @@ class JobStore:
 
     def reserve(self, key_hash: str, job_id: str, body_hash: str) -> tuple[str, str]:
         """Bind an idempotency key to a job id and a body; the pair that is bound now (perhaps an earlier one)."""
-        key = f"{P}idempotency:{key_hash}"
         with reachable():
-            self.redis.set(key, f"{job_id} {body_hash}", nx=True)
-            bound_id, _, bound_body = str(self.redis.get(key)).partition(" ")
-        return bound_id, bound_body
+            self.redis.set(f"{P}idempotency:{key_hash}", f"{job_id} {body_hash}", nx=True)
+        return self.reserved(key_hash) or (job_id, body_hash)
+
+    def reserved(self, key_hash: str) -> tuple[str, str] | None:
+        """The job id and the body that an idempotency key is bound to."""
+        with reachable():
+            bound: str | None = self.redis.get(f"{P}idempotency:{key_hash}")
+        if bound is None:
+            return None
+        job_id, _, body_hash = bound.partition(" ")
+        return job_id, body_hash
 
     def create(self, job: Job) -> bool:
         """Write a new record; False when Redis has one already."""

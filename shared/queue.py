@@ -13,7 +13,7 @@ from typing import IO, Any, Self
 
 from pydantic import ValidationError
 
-from shared.artifacts import cancel_file, read_job, write_job
+from shared.artifacts import cancel_file, key_file, read_job, write_job
 from shared.celery_app import make_celery_app
 from shared.dispatch import Dispatch
 from shared.errors import (
@@ -104,13 +104,16 @@ class Queue:
         """Submit under an idempotency key: of many equal requests, however parallel, one makes the job."""
         key_hash = hashlib.sha256(key.encode()).hexdigest()
         body_hash = hashlib.sha256(json.dumps(body, sort_keys=True, default=str).encode()).hexdigest()
-        # Checked before the key is bound, so that a refused request leaves the key free for a corrected one.
-        job = self._job(new_job_id(), kind, *rest)
-        bound_id, bound_body = self.store.reserve(key_hash, job.id, body_hash)
+        job, bound = None, self._bound(key_hash)
+        if bound is None:
+            # Checked before the key is bound, so that a refused request leaves the key free for a corrected one.
+            job = self._job(new_job_id(), kind, *rest)
+            bound = self.store.reserve(key_hash, job.id, body_hash)
+        bound_id, bound_body = bound
         if bound_body != body_hash:
             raise IdempotencyConflict()
         deadline = time.monotonic() + _RESERVED_FOR_S
-        while bound_id != job.id:
+        while job is None or bound_id != job.id:
             with suppress(JobNotFound):
                 return self.get(bound_id)
             if time.monotonic() > deadline:
@@ -118,7 +121,17 @@ class Queue:
                 job = self._job(bound_id, kind, *rest)
                 break
             time.sleep(0.02)
+        self.storage.write(key_file(key_hash), f"{bound_id} {body_hash}".encode())
         return self._create(job.model_copy(update={"idempotency": f"{key_hash} {body_hash}"}))
+
+    def _bound(self, key_hash: str) -> tuple[str, str] | None:
+        """The job id and the body that a key was used for, by Redis or, if that has forgotten it, by the storage."""
+        bound = self.store.reserved(key_hash)
+        if bound is None:
+            with suppress(FileNotFoundError):
+                job_id, body_hash = self.storage.read(key_file(key_hash)).decode().split(" ")
+                return self.store.reserve(key_hash, job_id, body_hash)
+        return bound
 
     def _job(
         self,
@@ -136,6 +149,7 @@ class Queue:
             drawn = int.from_bytes(hashlib.sha256(job_id.encode()).digest()[:4]) >> 1
             checked = checked.model_copy(update={"seed": drawn})
         upstream = [self._upstream(upstream_id) for upstream_id in dict.fromkeys(depends_on)]
+        upstream += [job for job in self._named(checked) if job.id not in depends_on]
         now = self.store.now_ms()
         waits = any(job.status != JobStatus.SUCCEEDED for job in upstream)
         return Job(
@@ -168,6 +182,12 @@ class Queue:
         inputs = SubmitInputs(self)
         checked.check(inputs)
         return checked, checked.forecast_bytes(inputs)
+
+    def _named(self, params: JobParams) -> list[Job]:
+        """The unfinished jobs that parameters name: whoever names a model waits for it, said or not."""
+        ids = (getattr(params, field) for field in params.job_fields())
+        named = [self.get(job_id) for job_id in dict.fromkeys(ids) if job_id is not None]
+        return [job for job in named if not job.status.ended]
 
     def _upstream(self, job_id: str) -> Job:
         """A job to depend on; one that already ended badly can't be waited for."""

@@ -34,6 +34,10 @@ class Leases:
         self._seen: dict[str, tuple[str, float]] = {}
         self._last_look = clock()
 
+    def start_again(self) -> None:
+        """Forget what was seen: what could not be renewed meanwhile cannot be judged."""
+        self._seen.clear()
+
     def look(self, read: Callable[[], dict[str, str]]) -> list[str]:
         """Read the leases; the ids of the jobs whose lease has run out.
 
@@ -44,11 +48,11 @@ class Leases:
         try:
             leases = read()
         except QueueUnavailable:
-            self._seen.clear()
+            self.start_again()
             raise
         now = self.clock()
         if now - self._last_look > self.lease_s / 2 or now - started > self.lease_s / 3:
-            self._seen.clear()
+            self.start_again()
         self._last_look = now
         self._seen = {
             job_id: self._seen[job_id] if self._seen.get(job_id, ("", 0))[0] == value else (value, now)
@@ -73,6 +77,14 @@ class Recovery:
         Raises:
             DreamqError: Redis or the storage cannot be reached.
         """
+        try:
+            self._turn()
+        except QueueUnavailable:
+            # Away, or full: then it still answers who reads, but the living cannot renew.
+            self.leases.start_again()
+            raise
+
+    def _turn(self) -> None:
         lost = self.leases.look(self.store.leases)
         with self.store.recovery_lock(
             ttl_ms=int(self.settings.recovery_every_s * _LOCK_TURNS * 1000)
@@ -170,11 +182,20 @@ class Recovery:
         try:
             record = self.store.get(job_id)
         except JobNotFound:
-            return self.store.create(self.continued(stored))
-        if stored.status.ended and not record.status.ended:
-            # Redis lost the job's last writes.
+            job = self.continued(stored)
+            created = self.store.create(job)
+            if created and job.status.ended and not stored.status.ended:
+                self.queue.settle_end(job)
+            return created
+        if record.status.ended:
+            return False
+        # Redis may have lost the job's last writes.
+        if stored.status.ended:
             self.store.forget(record)
             return self.store.create(stored)
+        if record.stop != "user" and self.storage.exists(cancel_file(job_id)):
+            self.queue.cancel(job_id)
+            return True
         return False
 
     def continued(self, stored: Job) -> Job:
@@ -182,11 +203,12 @@ class Recovery:
         if stored.status.ended:
             return stored
         checkpoints = find_checkpoints(self.storage, stored.id)
-        folders = [folder.partition("-") for folder in self.storage.names(f"jobs/{stored.id}/attempts")]
-        attempt = max((int(number) for number, _, _ in folders if number.isdigit()), default=0)
+        names = self.storage.names(f"jobs/{stored.id}/attempts")
+        folders = sorted(((int(name.partition("-")[0]), name) for name in names), reverse=True)
+        attempt = max((number for number, _ in folders), default=0)
         job = stored.model_copy(update={"attempt": attempt, "checkpoints": checkpoints[:2]})
-        for number, _, token in sorted(folders, reverse=True):
-            end = read_manifest(self.storage, f"jobs/{stored.id}/attempts/{number}-{token}")
+        for _, name in folders:
+            end = read_manifest(self.storage, f"jobs/{stored.id}/attempts/{name}")
             if end is not None:
                 return Job.model_validate({**job.model_dump(), **end})
         if self.storage.exists(cancel_file(stored.id)):

@@ -17,7 +17,8 @@ from fsspec.implementations.local import LocalFileSystem
 
 from shared.errors import InvalidInput, StorageFull, StorageUnavailable, UploadNotFound, UploadTooLarge
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+LONGEST_NAME = 128
+NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{LONGEST_NAME - 1}}}")
 _CHUNK = 1 << 20
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 

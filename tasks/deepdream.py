@@ -52,6 +52,8 @@ class Octave:
     loss_last: float | None = None
     ended_by: str = "iterations"
     """`iterations`, or `max_loss`."""
+    tiles: int = 1
+    """Pieces in which the last gradient was computed."""
 
 
 @dataclass
@@ -111,7 +113,8 @@ def load_network(params: DeepDreamParams, job: JobContext) -> PretrainedNetwork:
     """The job's network down to its last layer, its weights' hash noted."""
 
     def on_fetched(done: int, whole: int) -> None:
-        message = f"fetching weights: {done / 2**20:.0f} of {whole / 2**20:.0f} MiB"
+        far = f"{done / 2**20:.0f} of {whole / 2**20:.0f} MiB" if done else "waiting for another process"
+        message = f"fetching weights: {far}"
         job.report(0, params.octaves * params.iterations, message)
 
     weights_dir = job.settings.weights_dir
@@ -149,7 +152,7 @@ class Ascent:
             loss, gradient = self.look(dream)
             octave.loss_last = loss
             octave.loss_first = loss if octave.loss_first is None else octave.loss_first
-            # Before the step and not after it: book and original differ from their second editions here.
+            # Before the step is taken, as in the book; its second edition looks after it.
             if self.params.max_loss is not None and loss > self.params.max_loss:
                 self.end_early(dream, octave, loss)
                 return
@@ -167,9 +170,9 @@ class Ascent:
         shift = random.integers(-jitter_px, jitter_px, size=2, endpoint=True)
         picture = np.roll(dream.picture, shift, axis=(0, 1))
         shape = shape_of(picture)
-        tiles = Tiles(
-            shape, tile_shape(shape, self.params.tile_px or self.params.auto_tile_px(shape)), random
-        )
+        tile_px = self.params.tile_px or self.params.auto_tile_px(shape)
+        tiles = Tiles(shape, tile_shape(shape, tile_px), random)
+        dream.octaves[dream.octave].tiles = len(tiles.boxes)
         losses = []
 
         def gradient_of(box: Box) -> np.ndarray:
@@ -190,14 +193,16 @@ class Ascent:
         return loss, gradient
 
     def end_early(self, dream: Dream, octave: Octave, loss: float) -> None:
-        """The loss is high enough."""
+        """Spare an octave the rest of its steps: the loss is high enough."""
         octave.ended_by = "max_loss"
+        dream.iteration = self.params.iterations
         if octave.steps == 0:
             self.job.warn(
                 "octave_unchanged",
                 f"octave {dream.octave + 1} changed nothing: its loss of {loss:.3g} is above max_loss "
                 f"{self.params.max_loss:g} before the first step",
             )
+        self.report(dream)
 
     def steps(self, dream: Dream) -> int:
         """Steps behind us, those counted that an octave was spared."""

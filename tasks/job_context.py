@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,9 +25,12 @@ from shared.errors import (
 )
 from shared.job import Artifact, CheckpointFile, Job, Progress, Warning_, artifact_view
 from shared.job_store import Claim
-from shared.queue import Queue
 from tasks import checkpoint as checkpoint_file
 from tasks.images import decode, encode_png
+
+if TYPE_CHECKING:
+    # The queue brings Celery along, which a task has no need of: it is given one that is made already.
+    from shared.queue import Queue
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +49,7 @@ State = dict[str, Any]
 class JobContext:
     """One attempt at one job. It cannot tell whether Celery, a test or a notebook runs the task."""
 
-    def __init__(self, queue: Queue, job: Job, claim: Claim) -> None:
+    def __init__(self, queue: "Queue", job: Job, claim: Claim) -> None:
         self.queue = queue
         self.settings = queue.settings
         self.id = job.id
@@ -60,6 +63,8 @@ class JobContext:
         self.artifacts: dict[str, Artifact] = {artifact.name: artifact for artifact in job.artifacts}
         self.warnings: list[Warning_] = list(job.warnings)
         self._checkpoints: list[CheckpointFile] = list(job.checkpoints)
+        self._written: list[str] = []
+        """The files of this attempt, oldest first."""
         self._progress = Progress()
         self._told_at = float("-inf")
         self._saved_at = time.monotonic()
@@ -108,9 +113,9 @@ class JobContext:
             self.save_checkpoint(self._progress.step, checkpoint())
         raise _STOPS[stop]()
 
-    def text(self, chunk: str) -> None:
-        """Send a piece of text that grows, as an event."""
-        self._insist("", "text", json.dumps({"text": chunk}), {})
+    def text(self, chunk: str, **about: Any) -> None:
+        """Send a piece of text that grows, as an event; `about` says which text it belongs to."""
+        self._insist("", "text", json.dumps({"text": chunk, **about}), {})
 
     def warn(self, code: str, message: str, detail: Any = None) -> None:
         """Tell of trouble that does not end the job."""
@@ -170,13 +175,17 @@ class JobContext:
             StorageFull, StorageUnavailable: it could not be written; nothing is left under the name.
             LeaseLost: another attempt owns the job; the file does not count.
         """
-        artifact = artifacts.store(self.queue.storage, self.claim, name, data, media_type)
+        replaced = self.artifacts.get(name)
+        artifact = artifacts.store(self.queue.storage, self.claim, name, data, media_type, replaces=replaced)
+        self._written.append(artifact.path)
         known = list(self.artifacts)
         place = known.index(name) if name in known else len(known)
         self.artifacts[name] = artifact
         kept = json.dumps({**artifact.model_dump(), "place": place})
         told = json.dumps(artifact_view(self.id, artifact))
         self._insist(name, "artifact", told, {f"artifact.{name}": kept})
+        if replaced is not None and replaced.path != artifact.path:
+            self._delete_own(replaced.path)
 
     # Checkpoints
 
@@ -195,6 +204,7 @@ class JobContext:
         digest = hashlib.sha256(data).hexdigest()
         path = f"{artifacts.attempt_folder(self.claim)}/checkpoint-{step:08d}-{digest}.npz"
         self.queue.storage.write(path, data)
+        self._written.append(path)
         new = CheckpointFile(path=path, sha256=digest, step=step)
         older = [known for known in self._checkpoints if known.path != path]
         self._checkpoints = [new, *older[:1]]
@@ -236,7 +246,7 @@ class JobContext:
 
     def _recall(self, artifact: Artifact) -> None:
         """List an artifact of an earlier attempt again, where Redis forgot the record."""
-        if artifact.name not in self.artifacts:
+        if artifact.name not in self.artifacts and self.queue.storage.exists(artifact.path):
             place = len(self.artifacts)
             self.artifacts[artifact.name] = artifact
             kept = json.dumps({**artifact.model_dump(), "place": place})
@@ -255,8 +265,17 @@ class JobContext:
             self._delete_own(known.path)
 
     def discard(self) -> None:
-        """Remove all that this attempt wrote: another one owns the job."""
-        self.queue.storage.delete(artifacts.attempt_folder(self.claim))
+        """Remove what this attempt wrote too late: another one owns the job, and goes on from the rest."""
+        try:
+            record = self.queue.store.get(self.id)
+        except (JobNotFound, QueueUnavailable):
+            return  # an emptied Redis is filled again from these files
+        counts = {listed.path for listed in (*record.artifacts, *record.checkpoints)}
+        late = self._written[
+            max((n for n, path in enumerate(self._written, 1) if path in counts), default=0) :
+        ]
+        for path in (artifacts.manifest_file(self.claim), *late):
+            self.queue.storage.delete(path)
 
 
 def finite(metrics: dict[str, float]) -> dict[str, float | None]:

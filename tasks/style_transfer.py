@@ -189,7 +189,7 @@ class Painter:
         if len(painting.scales) == scale:
             self._enter(scale)
         self.best = painting.picture
-        objective = self._objective(shape, planned)
+        objective = self.objective(shape, planned)
         now = painting.scales[scale]
         while now.iterations < planned:
             stop = self._run(objective, min(MEMORY_ITERATIONS, planned - now.iterations))
@@ -218,7 +218,8 @@ class Painter:
         smaller = self.inputs.start(picture.shape[:2])
         return resize(picture, shape) + self.inputs.start(shape) - resize(smaller, shape)
 
-    def _objective(self, shape: Shape, iterations: int) -> Objective:
+    def objective(self, shape: Shape, iterations: int) -> Objective:
+        """The objective at one size, with all that does not change while it is painted."""
         inputs, params = self.inputs, self.inputs.params
         tile_px = params.tile_side_px(shape)
         return build_objective(

@@ -10,9 +10,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
+
+import psutil
 
 from shared.errors import DreamqError, QueueUnavailable
 from shared.job_store import JobStore, connect
@@ -28,6 +31,8 @@ DEATHS_FOR_GOOD = 3
 WITHIN_S = 60.0
 """A part that dies three times within a minute is not started again: the stack ends."""
 READY_WITHIN_S = 180.0
+GONE_WITHIN_S = 30.0
+"""What a killed stack leaves behind is gone by then."""
 API_STOPS_WITHIN_S = 5.0
 """Open event streams would hold the API for as long as their clients listen."""
 LOOK_EVERY_S = 0.1
@@ -45,7 +50,7 @@ class StackRuns(DreamqError):
 
     code = "stack_runs"
 
-    def __init__(self, folder: Path, holder: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, holder: Mapping[str, Any]) -> None:
         self.url = holder.get("url")
         where = f" at {self.url}" if self.url else ""
         super().__init__(
@@ -114,13 +119,14 @@ class Part:
 class Stack:
     """Redis, `python -m workers` and `python -m api`; whatever ends this process ends them too."""
 
-    def __init__(self, folder: Path, *, port: int, devices: str = "all", verbose: bool = False) -> None:
+    def __init__(self, folder: Path, *, port: int, worker: Sequence[str] = (), verbose: bool = False) -> None:
+        """A stack in `folder`, not yet started; `worker`: more arguments for `python -m workers`."""
         self.folder = folder.resolve()
         self.url = f"http://{HOST}:{port}"
         self.verbose = verbose
         self.stop_signals = StopSignals()
         self._port = port
-        self._devices = devices
+        self._worker_arguments = worker
         self._parts: dict[str, Part] = {}
         self._redis = RedisServer(self.folder / "redis")
 
@@ -134,10 +140,12 @@ class Stack:
 
         Raises:
             StackRuns: another one runs in this folder.
+            PortTaken: something else listens on our port.
             PartFailed: a part does not come up.
         """
         lock = lock_folder(self.folder, self.url)
         try:
+            check_port(self._port)
             self._start(lock)
             self._wait_until_ready()
             yield
@@ -162,13 +170,13 @@ class Stack:
 
         logs = self.folder / "logs"
         logs.mkdir(exist_ok=True)
-        worker = [sys.executable, "-m", "workers", "--devices", self._devices]
+        worker = [sys.executable, "-m", "workers", *self._worker_arguments]
         api = [sys.executable, "-m", "api", "--host", HOST, "--port", str(self._port)]
         self._parts["redis"] = Part("redis", start_redis, self._redis.log_file)
-        self._parts["worker"] = self._python_part("worker", worker, logs)
-        self._parts["api"] = self._python_part("api", api, logs)
+        self._parts["worker"] = self._python_part("worker", worker, logs, lock)
+        self._parts["api"] = self._python_part("api", api, logs, lock)
 
-    def _python_part(self, name: str, command: list[str], logs: Path) -> Part:
+    def _python_part(self, name: str, command: list[str], logs: Path, lock: int) -> Part:
         log_file = logs / f"{name}.log"
         log_file.write_bytes(b"")
         environment = self.environment()
@@ -181,6 +189,7 @@ class Stack:
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,
+                    pass_fds=[lock],
                     start_new_session=True,  # a Ctrl-C in the terminal is ours to pass on, in the right order
                     preexec_fn=die_with_parent(signal.SIGKILL),
                 )
@@ -242,28 +251,38 @@ class Stack:
 
 
 def lock_folder(folder: Path, url: str) -> int:
-    """Take a folder for one stack; its lock, held until this file is closed by us and by the Redis we start.
+    """Take a folder for one stack; its lock, held until we and every part that we hand it to have closed it.
 
     Raises:
         StackRuns: another stack has it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-    deadline = time.monotonic() + 3  # the Redis of a stack that was killed takes a moment to write its file
-    while True:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            break
-        except BlockingIOError:
-            if time.monotonic() < deadline:
-                time.sleep(LOOK_EVERY_S)
-                continue
-            holder = json.loads(os.read(lock, 4096) or b"{}")
+    deadline = time.monotonic() + GONE_WITHIN_S
+    while not locked(lock):
+        holder = json.loads(os.pread(lock, 4096, 0) or b"{}")
+        # A stack that was killed leaves parts that are about to end: Redis still writes its file.
+        if lives(holder) or time.monotonic() > deadline:
             os.close(lock)
-            raise StackRuns(folder, holder) from None
+            raise StackRuns(folder, holder)
+        time.sleep(LOOK_EVERY_S)
     os.truncate(lock, 0)
-    os.write(lock, json.dumps({"pid": str(os.getpid()), "url": url}).encode())
+    os.pwrite(lock, json.dumps({"pid": os.getpid(), "url": url}).encode(), 0)
     return lock
+
+
+def locked(file: int) -> bool:
+    """Whether we have the lock of an open file now."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def lives(holder: Mapping[str, Any]) -> bool:
+    """Whether the process that wrote itself into a lock is there."""
+    return "pid" in holder and psutil.pid_exists(holder["pid"])
 
 
 def check_port(port: int) -> None:
@@ -280,11 +299,13 @@ def check_port(port: int) -> None:
 
 
 def banner(stack: Stack) -> str:
+    """What one needs to know to use the stack."""
+    storage_url = stack.environment()["STORAGE_URL"]
     return f"""
-dreamq is ready at {stack.url}
+dreamq is ready at {stack.url} (open it in a browser, or use one of these)
 
-  submit   .venv/bin/dreamq submit deepdream --image photo.jpg --network squeezenet --watch
-  Python   export REDIS_URL='{stack.redis_url}' STORAGE_URL='{stack.environment()["STORAGE_URL"]}'
+  dreamq   .venv/bin/dreamq --url {stack.url} submit deepdream --image photo.jpg --network squeezenet --watch
+  Python   export REDIS_URL='{stack.redis_url}' STORAGE_URL='{storage_url}'
   logs     {stack.folder / "logs"}
 
 Ctrl-C stops it. Running jobs are checkpointed and go on at the next start.
@@ -293,8 +314,8 @@ Ctrl-C stops it. Running jobs are checkpointed and go on at the next start.
 
 def serve(options: argparse.Namespace) -> None:
     """Keep the stack running until a signal stops it or a part dies for good."""
-    check_port(options.port)
-    stack = Stack(Path("data"), port=options.port, devices=options.devices, verbose=options.verbose)
+    worker = ["--devices", options.devices, *(["--queues", options.queues] if options.queues else [])]
+    stack = Stack(Path("data"), port=options.port, worker=worker, verbose=options.verbose)
     print("dreamq: starting Redis, a worker and the API ...", flush=True)
     with stack.running():
         if not stack.stop_signals.requested:
@@ -312,6 +333,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m workers.embedded", description=__doc__)
     parser.add_argument("--port", type=int, default=DEFAULT_PORT)
     parser.add_argument("--devices", default="all", help="as for python -m workers")
+    parser.add_argument("--queues", help="as for python -m workers")
     parser.add_argument("--verbose", action="store_true", help="show what the parts log")
     options = parser.parse_args(arguments)
     try:

@@ -209,6 +209,18 @@ class LeaseKeeper(threading.Thread):
             return False
 
 
+def child_is_up(pool: Any) -> bool:
+    """Whether Celery's pool has a living process that has said that it is up; a dead one is replaced at once."""
+    prefork = getattr(pool, "_pool", None)
+    if not hasattr(prefork, "_fileno_to_inq"):
+        return True  # `--pool solo` or `threads`: nothing to wait for
+    up = [process for process in prefork._fileno_to_inq.values() if process is not None]
+    if all(process._is_alive() for process in up):
+        return bool(up)
+    prefork.maintain_pool()  # Celery itself looks every 5 s only
+    return False
+
+
 class AwaitChild(bootsteps.StartStopStep):
     """Takes no message from the broker while the pool's child is not up."""
 
@@ -220,9 +232,8 @@ class AwaitChild(bootsteps.StartStopStep):
         celerys = qos.can_consume
 
         def can_consume() -> bool:
-            pool = getattr(consumer.pool, "_pool", None)
             # A child that is starting may yet die, and a message that it was to have would be lost with it.
-            return not getattr(pool, "_waiting_to_start", None) and bool(celerys())
+            return child_is_up(consumer.pool) and bool(celerys())
 
         qos.can_consume = can_consume
 

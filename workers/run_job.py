@@ -58,7 +58,8 @@ def run_job(job_id: str) -> None:
     """
     queue = queue_from_environment()
     worker = this_worker(current_task.request.hostname if current_task else None)
-    claim = insist(lambda: queue.store.claim(job_id, token=new_token(), worker=worker))
+    token = new_token()  # one for all tries: a claim whose reply was lost must be known again
+    claim = insist(lambda: queue.store.claim(job_id, token=token, worker=worker))
     if claim is None:
         log.info("job %s: not to be had (cancelled meanwhile, or another worker has it)", job_id)
         return

@@ -4,11 +4,15 @@ import importlib
 
 from shared.kinds.base import JobParams
 from shared.kinds.deepdream import DeepDreamParams
+from shared.kinds.lstm_sample import LstmSampleParams
+from shared.kinds.lstm_train import LstmTrainParams
 from shared.kinds.style_transfer import StyleTransferParams
 from shared.settings import Settings
 
 KINDS: dict[str, type[JobParams]] = {
     DeepDreamParams.kind: DeepDreamParams,
+    LstmSampleParams.kind: LstmSampleParams,
+    LstmTrainParams.kind: LstmTrainParams,
     StyleTransferParams.kind: StyleTransferParams,
 }
 

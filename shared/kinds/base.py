@@ -1,5 +1,6 @@
 """What every kind's parameters have in common, and what a kind may ask at submit."""
 
+from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -38,6 +39,9 @@ class Inputs(Protocol):
     def job(self, job_id: str, field: str) -> Any:
         """The `Job` of an earlier job; `InvalidInput` names `field` when there is none."""
 
+    def artifact(self, job_id: str, name: str, field: str) -> bytes:
+        """The bytes of a small artifact of an earlier job; `InvalidInput` names `field` when it left none."""
+
 
 class JobParams(BaseModel):
     """The parameters of one kind of job: what the user chose."""
@@ -58,6 +62,16 @@ class JobParams(BaseModel):
     """Seed of every random number; left out, one is drawn at submit and recorded."""
     time_limit_s: int | None = Field(None, ge=1)
     """The longest the job may run, over all its attempts (s); it then ends as `timeout`, with its checkpoint kept."""
+
+    @classmethod
+    @lru_cache(maxsize=64)
+    def job_fields(cls) -> tuple[str, ...]:
+        """The names of the fields that name a job, from their schema."""
+        fields: dict[str, Any] = cls.model_json_schema()["properties"]
+        formats = {name: [field, *field.get("anyOf", [])] for name, field in fields.items()}
+        return tuple(
+            name for name, forms in formats.items() if any(form.get("format") == "job" for form in forms)
+        )
 
     def check(self, inputs: Inputs) -> None:
         """Refuse at submit whatever can be known at submit.

@@ -1,6 +1,7 @@
 """ImageNet networks by name: truncated, frozen, with real weights, and kept for the next job of this process."""
 
 import hashlib
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -115,9 +116,12 @@ def _read_weights(model: keras.Model, name: str, path: Path) -> str:
         if path.suffix == ".pkl":
             set_packaged_weights(model, content)
         else:
-            model.load_weights(path)
+            with warnings.catch_warnings():
+                # Layers that the file has nothing for would keep their random weights, with a warning only.
+                warnings.simplefilter("error", UserWarning)
+                model.load_weights(path)
     # h5py and Keras raise nearly anything for a file that is cut off or belongs to another network.
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, IndexError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, UserWarning) as error:
         raise WeightsUnavailable(
             f"{path} does not hold the weights of {name} without its classifier, or is damaged "
             f"({_first_line(error)}). Delete it, and put {name}.weights.h5 in its place."

@@ -39,6 +39,8 @@ class EveryShape(JobParams):
     """How wide."""
     layers: dict[str, float] | Literal["geometric", "creatures"] | None = None
     """Which layers."""
+    words: dict[str, str] = Field({})
+    """Names and texts."""
     sizes: list[int] = Field([1, 2])
     """Sizes."""
     size_or_sizes: int | list[int] = 1
@@ -85,6 +87,11 @@ def test_what_is_left_out_is_left_to_the_server(cat):
         (["--network", "vgg16"], "network", "vgg16"),
         (["--latent-dim", "16"], "latent_dim", 16),
         (["--layers", "geometric"], "layers", "geometric"),
+        (["--layers", "mixed4=1.5, mixed5=2"], "layers", {"mixed4": 1.5, "mixed5": 2}),
+        (["--layers", '{"mixed4": 1.5}'], "layers", {"mixed4": 1.5}),
+        (["--words", "a=b, c", "--words", "d=e=f"], "words", {"a": "b, c", "d": "e=f"}),
+        (["--max-loss", "null"], "max_loss", None),
+        (["--prompt", "null"], "prompt", "null"),
         (["--layers", "mixed4=1.5", "--layers", "mixed5=2"], "layers", {"mixed4": 1.5, "mixed5": 2}),
         (["--sizes", "3", "--sizes", "4"], "sizes", [3, 4]),
         (["--sizes", "3"], "sizes", [3]),
@@ -118,6 +125,9 @@ def test_files_are_found_wherever_a_parameter_names_an_upload(cat):
         ([], "--image"),
         (["--image", "/no/such/file.jpg"], "--image"),
         (["--octaves", "many"], "--octaves"),
+        (["--octaves", "null"], "--octaves"),
+        (["--layers", "mixed4=1,geometric"], "--layers"),
+        (["--layers", '{"mixed4": '], "--layers"),
         (["--octaves", "9"], "--octaves"),
         (["--octave-scale", "nan"], "--octave-scale"),
         (["--network", "vgg17"], "--network"),

@@ -41,7 +41,11 @@ def test_a_file_that_is_no_whole_picture_is_refused_by_its_field_and_the_next_jo
     good = submit(client, upload(client, next(iter(ACCEPTED.values())).data))
     run_job(good.json["id"])
 
-    assert (bad.status_code, bad.json["error"]["code"], bad.json["error"]["field"]) == (422, "invalid_input", "image")
+    assert (bad.status_code, bad.json["error"]["code"], bad.json["error"]["field"]) == (
+        422,
+        "invalid_input",
+        "image",
+    )
     assert REFUSED[name].because in bad.json["error"]["message"]
     assert client.get("/v1/jobs").json["jobs"][0]["status"] == "succeeded"
 

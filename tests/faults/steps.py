@@ -4,6 +4,7 @@ import hashlib
 import os
 import signal
 import time
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
@@ -13,7 +14,7 @@ from shared.errors import Diverged, JobCancelled
 from shared.kinds.base import Inputs, JobParams, PictureId
 
 if TYPE_CHECKING:
-    from tasks.job_context import JobContext
+    from tasks.job_context import JobContext, State
 
 
 class StepsParams(JobParams):
@@ -29,9 +30,15 @@ class StepsParams(JobParams):
     """How long each takes (s)."""
     checkpoint_every: int = Field(0, ge=0)
     """Steps between two checkpoints; 0 = as the context decides."""
-    trouble: Literal["", "crash", "diverge", "memory", "die", "deaf", "hang", "odd"] = ""
-    """What goes wrong at half way: an unforeseen error, NaN, no memory, SIGKILL, no more reports, no more steps,
-    an exception that is none."""
+    checkpoint_takes_s: float = Field(0.0, ge=0)
+    """How long it takes to gather a checkpoint's state (s)."""
+    preview_bytes: int = Field(64, ge=64)
+    """Size of the preview that each checkpoint of `checkpoint_every` leaves."""
+    latest: bool = False
+    """Whether each checkpoint also leaves a file of one and the same name."""
+    trouble: Literal["", "crash", "diverge", "memory", "die", "deaf", "stubborn", "hang", "odd"] = ""
+    """What goes wrong at half way: an unforeseen error, NaN, no memory, SIGKILL, no more reports, the same and no ear
+    for SIGTERM either, no more steps, an exception that is none."""
     image: PictureId | None = None
     """A picture: looked at by the submit check, decoded by the job, left as `picture.png`."""
 
@@ -63,12 +70,12 @@ def run(params: StepsParams, job: "JobContext") -> None:
         time.sleep(params.step_s)
         done = step + 1
         if params.checkpoint_every and done % params.checkpoint_every == 0:
-            job.save_artifact(f"preview-{done:04d}.txt", value.hex().encode())
+            job.save_artifact(f"preview-{done:04d}.txt", value.hex().encode().ljust(params.preview_bytes))
+            if params.latest:
+                job.save_artifact("latest.txt", value.hex().encode())
             job.save_checkpoint(done, {"value": np.frombuffer(value, np.uint8)})
         try:
-            job.report(
-                done, params.steps, checkpoint=lambda value=value: {"value": np.frombuffer(value, np.uint8)}
-            )
+            job.report(done, params.steps, checkpoint=partial(state_of, value, params.checkpoint_takes_s))
         except JobCancelled:
             job.save_artifact("partial.txt", value.hex().encode())
             raise
@@ -76,6 +83,12 @@ def run(params: StepsParams, job: "JobContext") -> None:
         job.save_image("picture.png", job.load_image(params.image))
     job.summary["steps"] = params.steps
     job.save_artifact("result.txt", value.hex().encode())
+
+
+def state_of(value: bytes, takes_s: float) -> "State":
+    """What a checkpoint holds."""
+    time.sleep(takes_s)
+    return {"value": np.frombuffer(value, np.uint8)}
 
 
 def misbehave(trouble: str, job: "JobContext") -> None:
@@ -90,6 +103,9 @@ def misbehave(trouble: str, job: "JobContext") -> None:
         case "die":
             os.kill(os.getpid(), signal.SIGKILL)
         case "deaf" | "hang":
+            time.sleep(3600)
+        case "stubborn":
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
             time.sleep(3600)
         case "odd":
             raise KeyboardInterrupt

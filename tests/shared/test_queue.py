@@ -234,3 +234,11 @@ def test_a_dependent_job_waits_and_starts_once_after_success(queue, trouble, sta
     ended = queue.get(sample.id)
     assert (ended.status, ended.error.code if ended.error else None) == (status, code)
     assert ended.attempt == (1 if status == "succeeded" else 0)
+
+
+def test_a_job_that_names_an_unfinished_model_waits_for_it_unasked(queue):
+    text = queue.upload(b"to be or not to be, that is the question. " * 50).id
+    train = queue.submit("lstm_train", {"text": text, "epochs": 1})
+    sample = queue.submit("lstm_sample", {"model_job": train.id})
+
+    assert (sample.status, sample.depends_on) == (JobStatus.WAITING, [train.id])

@@ -26,9 +26,9 @@ def launch(queue: Queue) -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
     """Start `python -m workers` on the CPU and wait until its workers have registered."""
     with ExitStack() as stack:
 
-        def start(*arguments: str, workers: int = 1) -> "subprocess.Popen[str]":
+        def start(*, devices: str = "cpu", workers: int = 1) -> "subprocess.Popen[str]":
             process = stack.enter_context(
-                python_process("-m", "workers", *(arguments or ("--devices", "cpu")))
+                python_process("-m", "workers", "--queues", "steps", "--devices", devices)
             )
             until(lambda: len(queue.workers()) == workers, what="the workers' registration")
             return process
@@ -70,7 +70,7 @@ def test_a_worker_on_the_cpu_sees_no_gpu_at_all():
 
 
 def test_two_workers_of_one_host_are_told_apart_and_known_to_celerys_own_tools(launch, queue):
-    launcher = launch("--devices", "cpu,cpu", "--queues", "steps", workers=2)
+    launcher = launch(devices="cpu,cpu", workers=2)
     command = [sys.executable, "-m", "celery", "-A", "shared.celery_app", "inspect", "registered", "--json"]
 
     told = json.loads(subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout)

@@ -1,0 +1,63 @@
+"""Fleets of real workers for the fault tests; what they wrote is shown when a test fails."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.faults.fleet import Fleet
+
+_MEASURED = pytest.StashKey[list[tuple[str, float]]]()
+_OPEN: list[Fleet] = []
+_SHOWN = 6000  # characters of a worker's log
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    """One fleet for the tests of a file that leave Redis alone; `exactly` gives each test sound workers."""
+    with Fleet(tmp_path_factory.mktemp("fleet")) as fleet:
+        _OPEN.append(fleet)
+        yield fleet
+        _OPEN.remove(fleet)
+
+
+@pytest.fixture
+def new_fleet(tmp_path: Path) -> Iterator[Callable[..., Fleet]]:
+    """Fleets of a test's own, with settings of its own."""
+    with ExitStack() as stack:
+        made: list[Fleet] = []
+
+        def make(**settings: Any) -> Fleet:
+            fleet = stack.enter_context(Fleet(tmp_path / f"fleet-{len(made)}", **settings))
+            made.append(fleet)
+            _OPEN.append(fleet)
+            return fleet
+
+        yield make
+        for fleet in made:
+            _OPEN.remove(fleet)
+
+
+@pytest.fixture
+def measured(request: pytest.FixtureRequest) -> Callable[[str, float], None]:
+    """Keep a duration (s) for the table at the end of the run: told, never judged."""
+    kept = request.config.stash.setdefault(_MEASURED, [])
+    return lambda what, seconds: kept.append((what, seconds))
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """The durations that tests have measured."""
+    for what, seconds in config.stash.get(_MEASURED, []):
+        terminalreporter.write_line(f"{seconds:8.2f} s  {what}")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
+    """Put the workers' logs beside a failure."""
+    report = yield
+    if report.failed:
+        for fleet in _OPEN:
+            report.sections += [(f"log of {name}", text[-_SHOWN:]) for name, text in fleet.logs()]
+    return report

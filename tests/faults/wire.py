@@ -1,0 +1,147 @@
+"""A line between one process and Redis that can be cut, fall silent, or fail at a chosen step of a job's life."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from shared.job_store import JobStore
+
+_CHUNK = 1 << 16
+
+
+def sha_of(store: JobStore, script: str) -> bytes:
+    """The name by which a script's calls can be told on the line."""
+    sha: str = store._scripts[script].sha
+    return sha.encode()
+
+
+@dataclass
+class Trap:
+    """What is to happen at the next call of one script."""
+
+    sha: bytes
+    after: bool
+    """Redis has run the script, and its reply is lost; otherwise the call is lost before Redis sees it."""
+    act: Callable[[], None] | None
+    sprung: threading.Event = field(default_factory=threading.Event)
+
+
+class Wire:
+    """Passes bytes between a unix socket of its own and the one of a Redis server."""
+
+    def __init__(self, path: Path, server: Path) -> None:
+        self.path = path
+        self.server = server
+        self.url = f"unix://{path}?db=0"
+        self._open: set[asyncio.StreamWriter] = set()
+        self._traps: list[Trap] = []
+        self._loop = asyncio.new_event_loop()
+        self._passing = asyncio.Event()
+        self._passing.set()
+        self._thread = threading.Thread(target=self._loop.run_forever, name=f"wire {path.name}", daemon=True)
+        self._thread.start()
+        self._listener = self._do(self._listen())
+
+    def cut(self) -> None:
+        """Close every connection; new ones may be made at once."""
+        self._do(self._close_all())
+
+    def silence(self) -> None:
+        """Let nothing pass, and tell nobody: what a cut cable looks like from both ends."""
+        self._loop.call_soon_threadsafe(self._passing.clear)
+
+    def mend(self) -> None:
+        """Let everything pass again, what was held up first."""
+        self._loop.call_soon_threadsafe(self._passing.set)
+
+    def lose_call(self, store: JobStore, script: str, act: Callable[[], None] | None = None) -> Trap:
+        """Lose the next call of a script before Redis sees it, its connection with it; `act` comes first."""
+        return self._set(Trap(sha_of(store, script), after=False, act=act))
+
+    def lose_reply(self, store: JobStore, script: str, act: Callable[[], None] | None = None) -> Trap:
+        """Let Redis run the next call of a script, and lose the reply and the connection; `act` comes first."""
+        return self._set(Trap(sha_of(store, script), after=True, act=act))
+
+    def close(self) -> None:
+        """Cut everything for good."""
+        self._do(self._close_all())
+        self._listener.close()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def _set(self, trap: Trap) -> Trap:
+        self._traps.append(trap)
+        return trap
+
+    def _do(self, work: Coroutine[Any, Any, Any]) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout=10)
+
+    async def _listen(self) -> asyncio.Server:
+        return await asyncio.start_unix_server(self._connected, self.path)
+
+    async def _close_all(self) -> None:
+        for writer in list(self._open):
+            writer.close()
+        await asyncio.sleep(0.01)  # for the pumps to see it
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection: two pumps, ended together."""
+        await self._passing.wait()
+        try:
+            redis_reader, redis_writer = await asyncio.open_unix_connection(self.server)
+        except OSError:
+            writer.close()
+            return
+        both = {writer, redis_writer}
+        self._open |= both
+        sprung: list[Trap] = []
+        pumps = [
+            asyncio.create_task(self._pump_calls(reader, redis_writer, sprung)),
+            asyncio.create_task(self._pump_replies(redis_reader, writer, sprung)),
+        ]
+        await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+        for end in both:
+            end.close()
+        await asyncio.gather(*pumps, return_exceptions=True)
+        self._open -= both
+
+    async def _pump_calls(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, sprung: list[Trap]
+    ) -> None:
+        with suppress(OSError):
+            while chunk := await reader.read(_CHUNK):
+                await self._passing.wait()
+                trap = next((trap for trap in self._traps if trap.sha in chunk), None)
+                if trap is not None and not trap.after:
+                    self._spring(trap)
+                    return
+                if trap is not None:
+                    sprung.append(trap)
+                writer.write(chunk)
+                await writer.drain()
+
+    async def _pump_replies(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, sprung: list[Trap]
+    ) -> None:
+        with suppress(OSError):
+            while chunk := await reader.read(_CHUNK):
+                await self._passing.wait()
+                if sprung:
+                    trap = sprung.pop()
+                    # A script that Redis did not know has not run: the call comes again.
+                    if not chunk.startswith(b"-NOSCRIPT") and trap in self._traps:
+                        self._spring(trap)
+                        return
+                writer.write(chunk)
+                await writer.drain()
+
+    def _spring(self, trap: Trap) -> None:
+        self._traps.remove(trap)
+        if trap.act is not None:
+            trap.act()
+        trap.sprung.set()
