@@ -6,9 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import minimize
 
-CORRECTIONS = 20
-"""Pairs of steps and gradient changes that model the curvature; SciPy's own default is 10."""
-
 Evaluate = Callable[[np.ndarray], tuple[float, np.ndarray]]
 """A point (n,) -> loss, gradient (n,)."""
 
@@ -30,10 +27,13 @@ def lbfgs(
     start: np.ndarray,
     *,
     iterations: int,
-    corrections: int = CORRECTIONS,
+    corrections: int = 10,
     on_iteration: Callable[[], None] = lambda: None,
 ) -> Stop:
     """Minimise from `start` (n,) for at most so many iterations; whatever a callback raises passes through.
+
+    `corrections` pairs of steps and gradient changes model the curvature. On pictures 20 of them come no further
+    than 10, and take SciPy twice the time, which is much beside a small network.
 
     SciPy compares the loss with absolute tolerances, so that it takes a small loss for a converged one: the
     loss is given to it as a share of its first value, and both tolerances are zero. It then ends before its

@@ -19,7 +19,7 @@ COARSER_ITERATIONS = 2
 """A coarser scale gets so many times the iterations of the next finer one; each costs a quarter."""
 WHOLE_BYTES = 4 * 2**30
 """What a gradient may need in one piece (bytes); a picture that needs more is worked on in tiles."""
-CORRECTIONS = (5, 20)
+CORRECTIONS = (5, 10)
 """The fewest and the most pairs of steps that L-BFGS remembers; the most for all but very large pictures."""
 OPTIMISER_BYTES = 2**30
 """What the memory of L-BFGS may take (bytes) before it remembers fewer pairs."""

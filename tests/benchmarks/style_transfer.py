@@ -249,7 +249,7 @@ def single_scale(
         return losses.total, basis.gradient(gradient)
 
     with contextlib.suppress(Reached):
-        lbfgs(evaluate, np.zeros(basis.origin.size), iterations=evaluations)
+        lbfgs(evaluate, np.zeros(basis.origin.size), iterations=evaluations, corrections=20)
     return clock.times
 
 
