@@ -35,7 +35,9 @@ def transport_options(settings: Settings, *, impatient: bool) -> dict[str, Any]:
         "socket_connect_timeout": 1 if impatient else 5,
         "socket_keepalive": True,
         "health_check_interval": 25,
-        "retry_on_timeout": not impatient,
+        # A retry below kombu makes a new connection behind its back: it subscribes anew and waits for the first
+        # message, in the main loop. An error instead lets Celery connect again as a whole.
+        "retry_on_timeout": False,
     }
 
 
