@@ -3,11 +3,13 @@
 import logging
 import time
 from collections import Counter
+from contextlib import suppress
 
 from celery import Celery
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
+from shared.errors import QueueUnavailable
 from shared.job_store import JobStore
 
 log = logging.getLogger(__name__)
@@ -54,6 +56,8 @@ class Dispatch:
             )
         except (OperationalError, RedisError, OSError) as error:
             log.warning("job %s: not published (%s); recovery will try again", job_id, error)
+            with suppress(QueueUnavailable):
+                self.store.not_published(queue, job_id)
             return False
         return True
 

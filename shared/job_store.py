@@ -335,6 +335,11 @@ class JobStore:
                 self.redis.hincrby(f"{P}job:{job_id}", "publishes", 1)
         return bool(changed)
 
+    def not_published(self, queue: str, job_id: str) -> None:
+        """Note that a job's message did not go out: the next step may choose it again at once."""
+        with reachable():
+            self.redis.zrem(f"{P}published:{queue}", job_id)
+
     def broker_holds(self, queue: str) -> list[str]:
         """The raw messages that wait in the broker's list of a queue (few: the window is small)."""
         with reachable():
