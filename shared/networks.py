@@ -150,17 +150,17 @@ def _vgg_layers(convolutions_per_block: tuple[int, ...]) -> Mapping[str, Layer]:
 
 def _squeezenet_layers() -> Mapping[str, Layer]:
     """`conv1`, the fire modules `fire2` to `fire9`, and the class maps `conv10`."""
-    halve = [Window(3, 2)]
+    halve, fire = [Window(3, 2)], [Window(3, padded=True)]
     rows: list[tuple[str, int, list[Window], float]] = [
         ("conv1", 64, [Window(3, 2, padded=True)], 64.0),
-        ("fire2", 128, halve, 147.3),
-        ("fire3", 128, [], 214.8),
-        ("fire4", 256, halve, 256.2),
-        ("fire5", 256, [], 289.6),
-        ("fire6", 384, halve, 305.9),
-        ("fire7", 384, [], 318.2),
-        ("fire8", 512, [], 334.7),
-        ("fire9", 512, [], 351.2),
+        ("fire2", 128, halve + fire, 147.3),
+        ("fire3", 128, fire, 214.8),
+        ("fire4", 256, halve + fire, 256.2),
+        ("fire5", 256, fire, 289.6),
+        ("fire6", 384, halve + fire, 305.9),
+        ("fire7", 384, fire, 318.2),
+        ("fire8", 512, fire, 334.7),
+        ("fire9", 512, fire, 351.2),
         ("conv10", 1000, [], 366.3),
     ]
     return _layers(rows)

@@ -6,12 +6,14 @@ from shared.kinds.base import JobParams
 from shared.kinds.deepdream import DeepDreamParams
 from shared.kinds.lstm_sample import LstmSampleParams
 from shared.kinds.lstm_train import LstmTrainParams
+from shared.kinds.style_transfer import StyleTransferParams
 from shared.settings import Settings
 
 KINDS: dict[str, type[JobParams]] = {
     DeepDreamParams.kind: DeepDreamParams,
-    LstmTrainParams.kind: LstmTrainParams,
     LstmSampleParams.kind: LstmSampleParams,
+    LstmTrainParams.kind: LstmTrainParams,
+    StyleTransferParams.kind: StyleTransferParams,
 }
 
 # Kinds of your own: modules that hold a `PARAMS` class and, beside it or where its `task` says, a `run`.

@@ -1,0 +1,515 @@
+"""Style transfer, from submit to the result, with SqueezeNet's real weights and with VGG16's."""
+
+import csv
+import io
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from shared.errors import InvalidInput, JobPreempted
+from shared.job import Job, JobStatus, Worker
+from shared.kinds.style_transfer import StyleTransferParams
+from tasks import job_context, style_transfer
+from tasks.colors import luminance
+from tasks.images import decode, resize
+from tasks.job_context import JobContext
+from tasks.style_objective import Losses
+from workers.run_job import perform, run_job
+
+WORKER = Worker(name="w@h", host="h", device="cpu", pid=1)
+
+
+@pytest.fixture(scope="session")
+def flower() -> Path:
+    """A dahlia, orange before dark green, 640x427 (scikit-learn, CC BY 2.0, photographer named there)."""
+    import sklearn.datasets
+
+    return Path(sklearn.datasets.__file__).parent / "images" / "flower.jpg"
+
+
+@pytest.fixture(scope="session")
+def coffee() -> Path:
+    """A cup of coffee, 600x400 (scikit-image, CC0)."""
+    import skimage.data
+
+    return Path(skimage.data.__file__).parent / "coffee.png"
+
+
+@pytest.fixture
+def upload(queue) -> Callable[..., str]:
+    """Upload a file, or a picture given as an array or as a colour."""
+
+    def upload_any(given, size=(96, 64)) -> str:
+        if isinstance(given, Path):
+            return queue.upload(given).id
+        image = Image.new("RGB", size, given) if isinstance(given, str) else Image.fromarray(given)
+        file = io.BytesIO()
+        image.save(file, "PNG")
+        return queue.upload(file.getvalue()).id
+
+    return upload_any
+
+
+@pytest.fixture
+def paint(run, upload, chelsea, flower) -> Callable[..., Job]:
+    """Run a small job: the cat in the style of the dahlia, 96 px, a few iterations, unless told otherwise."""
+
+    def paint_small(**params) -> Job:
+        small = {"network": "squeezenet", "size_px": 96, "scales": 1, "iterations": 4, "seed": 1}
+        pictures = {"content_image": upload(chelsea), "style_images": [upload(flower)]}
+        return run("style_transfer", **(pictures | small | params))
+
+    return paint_small
+
+
+@pytest.fixture
+def result(queue) -> Callable[..., np.ndarray]:
+    """A picture that a job left, as (height, width, 3)."""
+
+    def load(job: Job, name: str = "result.png") -> np.ndarray:
+        return decode(io.BytesIO(queue.open_artifact(job.id, name).read()), max_pixels=10**7)
+
+    return load
+
+
+@pytest.fixture
+def history(queue) -> Callable[[Job], list[dict[str, float]]]:
+    """A job's history.csv."""
+
+    def load(job: Job) -> list[dict[str, float]]:
+        text = queue.open_artifact(job.id, "history.csv").read().decode()
+        return [
+            {name: float(value) for name, value in row.items()} for row in csv.DictReader(io.StringIO(text))
+        ]
+
+    return load
+
+
+def names(job: Job) -> set[str]:
+    return {artifact.name for artifact in job.artifacts}
+
+
+def bytes_of(queue, job: Job, name: str = "result.png") -> bytes:
+    return queue.open_artifact(job.id, name).read()
+
+
+# What it makes
+
+
+def test_a_photo_takes_on_the_colours_of_the_style_and_stays_recognisable(
+    paint, result, history, chelsea, flower
+):
+    job = paint(scales=2, iterations=12)
+
+    painted = result(job).astype(float)
+    photo = resize(decode(chelsea, max_pixels=10**7), painted.shape[:2])
+    style = resize(decode(flower, max_pixels=10**7), painted.shape[:2])
+    assert job.status == JobStatus.SUCCEEDED
+    assert painted.shape == (64, 96, 3)
+    # The spread of the colours, as covariance of the channels, has come most of the way to the dahlia's.
+    to_style = np.linalg.norm(np.cov(painted.reshape(-1, 3).T) - np.cov(style.reshape(-1, 3).T))
+    before = np.linalg.norm(np.cov(photo.reshape(-1, 3).T) - np.cov(style.reshape(-1, 3).T))
+    assert to_style < 0.6 * before
+    # The fine structure is still the cat's: what the blurred pictures leave over goes together.
+    assert correlation(detail(painted), detail(photo)) > 0.3
+    losses = history(job)
+    assert losses[-1]["style"] < 0.1 * losses[0]["style"]
+
+
+def detail(image: np.ndarray) -> np.ndarray:
+    grey = luminance(image)
+    return grey - resize(resize(grey, (grey.shape[0] // 4, grey.shape[1] // 4)), grey.shape)
+
+
+def correlation(one: np.ndarray, other: np.ndarray) -> float:
+    return float(np.corrcoef(one.ravel(), other.ravel())[0, 1])
+
+
+def test_with_real_vgg16_a_photo_takes_on_the_style_too(paint, settings, vgg16_weights_dir, history):
+    settings.weights_dir.mkdir(exist_ok=True)
+    shutil.copy(vgg16_weights_dir / "vgg16.weights.h5", settings.weights_dir)
+
+    job = paint(network="vgg16", size_px=80, iterations=8)
+
+    losses = history(job)
+    assert job.status == JobStatus.SUCCEEDED
+    assert losses[-1]["style"] < 0.5 * losses[0]["style"]
+    assert job.provenance["weights_sha256"]
+
+
+def test_every_iteration_is_told_and_kept(queue, paint, history):
+    job = paint(scales=2, iterations=5)
+
+    rows = history(job)
+    assert list(rows[0]) == ["iteration", "evaluations", "content", "style", "variation", "total"]
+    assert [row["iteration"] for row in rows] == list(
+        range(1, 16)
+    )  # 10 at the coarse size, 5 at the fine one
+    assert all(
+        row["total"] == pytest.approx(row["content"] + row["style"] + row["variation"]) for row in rows
+    )
+    assert job.summary["iterations"] == 15
+    assert job.summary["evaluations"] == rows[-1]["evaluations"]
+    assert job.summary["ended_by"] == "iterations"
+    assert job.summary["message"]
+    assert [(scale["width"], scale["iterations"]) for scale in job.summary["scales"]] == [(48, 10), (96, 5)]
+    assert set(job.progress.metrics) == {"content", "style", "variation", "total"}
+    assert any(name.startswith("preview-") for name in names(job))
+    assert job.warnings == []
+
+
+def test_the_same_job_gives_the_same_bytes_also_after_another(queue, paint):
+    first = paint(init="random")
+    paint(normalisation="gatys", iterations=2)
+    again = paint(init="random")
+
+    assert bytes_of(queue, first) == bytes_of(queue, again)
+    assert bytes_of(queue, first, "history.csv") == bytes_of(queue, again, "history.csv")
+    assert bytes_of(queue, first) != bytes_of(queue, paint(init="random", seed=2))
+
+
+@pytest.mark.parametrize("size", [(51, 83), (83, 51)])
+def test_the_result_has_the_contents_aspect_ratio_whatever_the_styles(paint, upload, result, size):
+    """A grey style image in upright format beside a photo in either; no `size_px`, so the photo's own size."""
+    noise = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    grey = np.random.default_rng(1).integers(0, 256, (120, 90), dtype=np.uint8)
+
+    job = paint(content_image=upload(noise), style_images=[upload(grey)], size_px=None, iterations=2)
+
+    assert result(job).shape == (*size, 3)
+
+
+def test_original_colours_keep_the_paintings_brightness_and_the_contents_colours(
+    paint, upload, result, chelsea
+):
+    grey = np.asarray(Image.open(chelsea).convert("L").convert("RGB"))
+    painted = result(paint(size_px=81))
+
+    kept = result(paint(size_px=81, original_colors=True))
+    of_grey = result(paint(size_px=81, original_colors=True, content_image=upload(grey)))
+
+    assert np.abs(luminance(kept) - luminance(painted)).max() <= 1  # rounding to whole levels
+    assert np.ptp(of_grey, axis=-1).max() <= 1  # grey content, grey result
+
+
+def test_a_style_is_painted_where_its_mask_is_white(paint, upload, result, chelsea):
+    left = np.zeros((20, 30), np.uint8)  # of another size: it is brought to the result's
+    left[:, :15] = 255
+
+    painted = result(paint(masks=[upload(left)], tv_weight=0, iterations=8)).astype(float)
+
+    photo = resize(decode(chelsea, max_pixels=10**7), painted.shape[:2])
+    changed = np.abs(painted - photo).mean(axis=(0, 2))
+    assert changed[:36].mean() > 3 * changed[60:].mean()  # the middle is blurred by what the layers see
+
+
+def test_two_styles_are_painted_each_in_its_own_region(paint, upload, result):
+    left = np.zeros((64, 96), np.uint8)
+    left[:, :48] = 255
+    styles, masks = [upload("red"), upload("blue")], [upload(left), upload(255 - left)]
+
+    painted = result(paint(style_images=styles, masks=masks, content_weight=0, iterations=15)).astype(float)
+
+    assert painted[:, :40, 0].mean() > painted[:, 56:, 0].mean() + 30
+    assert painted[:, 56:, 2].mean() > painted[:, :40, 2].mean() + 30
+
+
+def test_the_style_with_the_greater_weight_gives_more_of_its_colour(paint, upload, result):
+    red, blue = upload("red"), upload("blue")
+    mixes = [
+        result(paint(style_images=[red, blue], style_weights=weights, iterations=10))
+        .astype(float)
+        .mean(axis=(0, 1))
+        for weights in ([3, 1], [1, 3])
+    ]
+
+    assert mixes[0][0] > mixes[1][0] + 10
+    assert mixes[0][2] < mixes[1][2] - 10
+
+
+def test_a_style_scale_changes_the_picture(queue, paint):
+    assert bytes_of(queue, paint(style_scale=0.5)) != bytes_of(queue, paint(style_scale=2))
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        {"init": "style"},
+        {"init": "random"},
+        {"pooling": "average"},
+        {"normalisation": "gatys"},
+        {"tile_px": 32},
+    ],
+)
+def test_every_way_to_paint_lowers_the_loss(paint, history, start):
+    losses = history(paint(scales=2, iterations=3, **start))
+
+    assert losses[-1]["total"] < losses[0]["total"]
+
+
+def test_it_starts_from_the_init_image_that_is_given(paint, upload, result):
+    job = paint(init_image=upload("blue"), style_weight=0, content_weight=0, tv_weight=0)
+
+    assert job.params["init"] == "image"
+    assert np.array_equal(np.unique(result(job).reshape(-1, 3), axis=0), [[0, 0, 255]])
+
+
+def test_the_order_of_the_layers_does_not_matter(queue, paint):
+    layers = {"conv1": 1, "fire4": 0.5, "fire2": 2}
+    turned = dict(reversed(layers.items()))
+
+    one, other = (paint(style_layers=given, content_layer="fire3") for given in (layers, turned))
+
+    assert bytes_of(queue, one, "history.csv") == bytes_of(queue, other, "history.csv")
+
+
+# Pictures and weights at the edge
+
+
+def test_a_picture_in_its_own_style_is_done_at_once(paint, upload, chelsea, result, history):
+    picture = upload(chelsea)
+    job = paint(content_image=picture, style_images=[picture], tv_weight=0)
+
+    assert job.status == JobStatus.SUCCEEDED
+    assert job.summary["loss"] == 0
+    assert job.summary["ended_by"] == "minimum"
+    assert history(job) == []
+    photo = resize(decode(chelsea, max_pixels=10**7), (64, 96))
+    assert np.abs(result(job) - photo).max() <= 0.5
+
+
+@pytest.mark.parametrize(("content", "style"), [("black", "white"), ("white", "black"), ("black", "black")])
+def test_flat_pictures_are_painted_without_a_division_by_nothing(paint, upload, result, content, style):
+    job = paint(content_image=upload(content), style_images=[upload(style)])
+
+    assert job.status == JobStatus.SUCCEEDED
+    assert math.isfinite(job.summary["loss"])
+    assert result(job).shape == (64, 96, 3)
+
+
+@pytest.mark.parametrize(
+    "weights", [{"style_weight": 0}, {"content_weight": 0}, {"tv_weight": 0}, {"style_weight": 1e12}]
+)
+def test_weights_may_be_nothing_or_huge(paint, result, weights):
+    job = paint(**weights)
+
+    assert job.status == JobStatus.SUCCEEDED
+    assert result(job).max() > 50  # not a black picture marked as done
+
+
+def test_a_loss_beyond_the_numbers_ends_the_job_as_diverged_and_the_next_one_passes(paint, result, chelsea):
+    job = paint(style_weight=1e38)
+
+    assert (job.status, job.error.code) == (JobStatus.FAILED, "diverged")
+    assert "result.png" not in names(job)
+    photo = resize(decode(chelsea, max_pixels=10**7), (64, 96))
+    assert np.abs(result(job, "partial.png") - photo).max() <= 0.5  # the best finite picture is the first
+    assert paint().status == JobStatus.SUCCEEDED
+
+
+def test_an_optimiser_that_stopped_far_below_what_was_asked_is_warned_of(begin):
+    job = begin()
+    scale = style_transfer.Scale(
+        width=96, height=64, iterations=3, ended_by="no_progress", message="ABNORMAL"
+    )
+    painting = style_transfer.Painting(np.zeros((64, 96, 3), np.float32), scales=[scale])
+
+    style_transfer.tell_end(painting, [60], job)
+
+    assert job.summary["ended_by"] == "no_progress"
+    assert [warning.code for warning in job.warnings] == ["stopped_early"]
+    assert "after 3 of 60 iterations" in job.warnings[0].message
+
+
+# Refused at submit
+
+
+@pytest.mark.parametrize(
+    ("params", "field"),
+    [
+        ({"style_layers": {"block6_conv1": 1}}, "style_layers"),
+        ({"style_layers": ["fire2", "fire4", "fire2"]}, "style_layers"),
+        ({"style_layers": {}}, "style_layers"),
+        ({"style_layers": {"fire2": -1}}, "style_layers"),
+        ({"content_layer": "fyre5"}, "content_layer"),
+        ({"style_weight": -1}, "style_weight"),
+        ({"content_weight": float("nan")}, "content_weight"),
+        ({"style_weights": [1, 2]}, "style_weights"),
+        ({"style_weights": [0]}, "style_weights"),
+        ({"style_images": []}, "style_images"),
+        ({"iterations": 0}, "iterations"),
+        ({"scales": 3}, "scales"),
+        ({"size_px": 35}, "size_px"),
+        ({"network": "inception_v3"}, "network"),
+        ({"init": "image"}, "init_image"),
+        ({"content_wieght": 1}, "content_wieght"),
+    ],
+)
+def test_what_cannot_work_is_refused_by_name(paint, params, field):
+    with pytest.raises(InvalidInput) as refused:
+        paint(**params)
+
+    assert refused.value.field.split(".")[0] == field
+
+
+def test_a_misspelt_layer_is_told_with_those_that_there_are(paint):
+    with pytest.raises(InvalidInput, match="no layer 'fyre2'; it has conv1, fire2"):
+        paint(style_layers={"fyre2": 1})
+
+
+def test_masks_and_an_init_image_are_never_ignored(paint, upload):
+    picture = upload("white")
+    with pytest.raises(InvalidInput, match="one mask per style image: 1, not 2"):
+        paint(masks=[picture, picture])
+    with pytest.raises(InvalidInput, match="init is 'random'"):
+        paint(init="random", init_image=picture)
+
+
+def test_a_mask_that_leaves_nothing_to_paint_ends_the_job_and_the_next_one_passes(paint, upload):
+    job = paint(masks=[upload("black")])
+
+    assert job.error.code == "invalid_input"
+    assert "masks: number 1 is black" in job.error.message
+    assert paint(masks=[upload("white")]).status == JobStatus.SUCCEEDED
+
+
+def test_a_job_larger_than_any_worker_is_refused_with_what_would_fit(queue, upload, chelsea, flower):
+    queue.store.announce("w@h", {"memory_bytes": 2 * 2**30, "queues": []}, ttl_ms=60_000)
+    params = {"content_image": upload(chelsea), "style_images": [upload(flower)], "network": "vgg16"}
+
+    with pytest.raises(InvalidInput, match=r"has 2\.0 GiB; tile_px (\d+) would fit") as refused:
+        queue.submit("style_transfer", params | {"size_px": 800})
+    with pytest.raises(InvalidInput, match=r"size_px (\d+) is the largest that fits") as too_large:
+        queue.submit("style_transfer", params | {"size_px": 4000})
+
+    assert refused.value.field == "tile_px"
+    tile_px = int(refused.value.message.split("tile_px")[2].split()[0])
+    assert queue.submit("style_transfer", params | {"size_px": 800, "tile_px": tile_px})
+    size_px = int(too_large.value.message.split("size_px")[2].split()[0])
+    assert queue.submit("style_transfer", params | {"size_px": size_px})
+    with pytest.raises(InvalidInput):
+        queue.submit("style_transfer", params | {"size_px": size_px + 64})
+
+
+def test_parameters_read_again_from_a_record_are_the_same():
+    picture = "a" * 64
+    params = StyleTransferParams(content_image=picture, style_images=[picture], init_image=picture)
+
+    assert StyleTransferParams.model_validate(params.model_dump(mode="json")) == params
+
+
+def test_layers_may_be_typed_at_a_terminal():
+    params = StyleTransferParams(
+        content_image="a" * 64, style_images=["a" * 64], style_layers="block1_conv1=2, block3_conv1"
+    )
+
+    assert params.style_layers == {"block1_conv1": 2.0, "block3_conv1": 1.0}
+
+
+def test_three_to_one_is_three_quarters_and_one():
+    params = StyleTransferParams(content_image="a" * 64, style_images=["a" * 64] * 2, style_weights=[3, 1])
+
+    assert params.style_shares == [0.75, 0.25]
+
+
+# Stopping and going on
+
+
+@pytest.fixture
+def begin(queue, upload, chelsea, flower) -> Callable[..., JobContext]:
+    """Claim a new small job, or one that was given back."""
+
+    def begin_attempt(job_id: str | None = None, context=JobContext, **params) -> JobContext:
+        pictures = {"content_image": upload(chelsea), "style_images": [upload(flower)]}
+        small = {"network": "squeezenet", "size_px": 96, "scales": 2, "iterations": 6, "seed": 1}
+        job_id = job_id or queue.submit("style_transfer", pictures | small | params).id
+        claim = queue.store.claim(job_id, token=f"token{queue.get(job_id).attempt}", worker=WORKER)
+        return context(queue, queue.get(job_id), claim)
+
+    return begin_attempt
+
+
+def test_a_cancelled_job_ends_within_one_evaluation_and_leaves_what_it_has(queue, begin):
+    job = begin()
+    queue.cancel(job.id)
+
+    end = perform(queue.get(job.id), job)
+
+    assert end.status == JobStatus.CANCELLED
+    assert set(job.artifacts) == {"partial.png", "history.csv"}
+    assert job._progress.step == 0
+
+
+class StoppedContext(JobContext):
+    """A job whose worker is told to shut down after so many evaluations."""
+
+    left: int
+
+    def report(self, *args, **kwargs):
+        self.left -= 1
+        if self.left == 0:
+            self.queue.store.request_stop(self.claim, "shutdown")
+        super().report(*args, **kwargs)
+
+
+@pytest.mark.parametrize("reports", [9, 40])
+def test_a_resumed_job_equals_an_unbroken_one(queue, begin, monkeypatch, reports):
+    """Stopped in the middle of a run of L-BFGS, at the coarse size and at the fine one, after its memory was
+    started anew."""
+    monkeypatch.setattr(job_context, "TELL_EVERY_S", 0)
+    monkeypatch.setattr(style_transfer, "MEMORY_ITERATIONS", 5)
+    unbroken = begin()
+    run_through(queue, unbroken)
+    stopped = begin(context=StoppedContext)
+    stopped.left = reports
+
+    with pytest.raises(JobPreempted):
+        perform(queue.get(stopped.id), stopped)
+    queue.store.release(stopped.claim, "shutdown", loss=False, max_losses=3)
+    run_job(stopped.id)
+
+    resumed, whole = queue.get(stopped.id), queue.get(unbroken.id)
+    assert resumed.status == JobStatus.SUCCEEDED
+    assert resumed.summary["resumed_from_step"] > 0
+    assert bytes_of(queue, resumed) == bytes_of(queue, whole)
+    assert bytes_of(queue, resumed, "history.csv") == bytes_of(queue, whole, "history.csv")
+    assert resumed.summary["scales"] == whole.summary["scales"]
+
+
+def run_through(queue, job: JobContext) -> None:
+    queue.store.release(job.claim, "shutdown", loss=False, max_losses=3)
+    run_job(job.id)
+
+
+# Sizes
+
+
+def test_the_sizes_halve_as_long_as_the_network_sees_enough():
+    params = StyleTransferParams(content_image="a" * 64, style_images=["a" * 64])
+
+    assert params.result_shape((3000, 4000)) == (384, 512)
+    assert params.result_shape((300, 200)) == (300, 200)
+    assert params.scale_shapes((384, 512)) == [(48, 64), (96, 128), (192, 256), (384, 512)]
+    # A panorama's short side must leave a cell of block5: 16 px.
+    assert params.scale_shapes((80, 640)) == [(20, 160), (40, 320), (80, 640)]
+    assert params.scale_iterations(3) == [240, 120, 60]
+
+
+def test_content_and_variation_weigh_alike_at_every_size():
+    params = StyleTransferParams(content_image="a" * 64, style_images=["a" * 64])
+
+    book = style_transfer.scale_weights(params, (400, 600), (400, 600))
+    print_size = style_transfer.scale_weights(params, (800, 1200), (800, 1200))
+
+    assert (book.content, book.style, book.variation) == pytest.approx((0.025, 0.2, 1e-4))
+    assert (print_size.content, print_size.variation) == pytest.approx((0.025 / 4, 1e-4 / 4))
+    assert print_size.style == book.style
+
+
+def test_the_total_is_the_sum_of_the_terms():
+    assert Losses(1.0, 2.0, 4.0).total == 7.0
