@@ -41,7 +41,8 @@ def load_dataset(params: TrainingPicturesParams, job: JobContext, size: tuple[in
         DataUnavailable: a built-in set is neither here nor to be had.
     """
     if params.dataset in BUILT_IN:
-        dataset = load_built_in(params.dataset, job.settings.weights_dir / "datasets")
+        folder = job.settings.weights_dir / "datasets"
+        dataset = load_built_in(params.dataset, folder, lambda done, total: job.report(0, 1, f"fetching {params.dataset}"))
     else:
         dataset = read_archive(job.upload_path(params.dataset), params, job, size)
     dataset = keep_classes(dataset, params)

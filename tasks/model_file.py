@@ -1,0 +1,44 @@
+"""Networks as `.keras` files: the same weights give the same bytes, and nothing of a file but its arrays is used."""
+
+import io
+import json
+import tempfile
+import zipfile
+from pathlib import Path
+
+import keras
+
+from shared.errors import InvalidInput
+
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip can hold
+
+
+def model_bytes(model: keras.Model) -> bytes:
+    """A network of built-in layers as a `.keras` file, without the time of writing."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.keras"
+        model.save(path)
+        written = io.BytesIO()
+        with zipfile.ZipFile(path) as dated, zipfile.ZipFile(written, "w", zipfile.ZIP_STORED) as undated:
+            for name in sorted(dated.namelist()):
+                undated.writestr(zipfile.ZipInfo(name, _EPOCH), _without_date(name, dated.read(name)))
+    return written.getvalue()
+
+
+def _without_date(name: str, content: bytes) -> bytes:
+    if name != "metadata.json":
+        return content
+    return json.dumps(json.loads(content) | {"date_saved": ""}).encode()
+
+
+def load_arrays(model: keras.Model, path: Path) -> None:
+    """Give a network that we have built the arrays of a `.keras` file; the network in the file is not looked at.
+
+    Raises:
+        InvalidInput: the file holds another network's arrays, or none.
+    """
+    try:
+        model.load_weights(path)
+    # h5py and Keras raise nearly anything for a file that is cut off or belongs to another network.
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+        raise InvalidInput(f"{path.name} does not hold the arrays of this network.", field="model_job") from error
