@@ -44,7 +44,7 @@ def load_dataset(params: TrainingPicturesParams, job: JobContext, size: tuple[in
         folder = job.settings.weights_dir / "datasets"
         dataset = load_built_in(params.dataset, folder, lambda done, total: job.report(0, 1, f"fetching {params.dataset}"))
     else:
-        dataset = read_archive(job.upload_path(params.dataset), params, job, size)
+        dataset = read_archive(params.dataset, "dataset", job, size=size, fit=params.fit)
     dataset = keep_classes(dataset, params)
     dataset = map_pictures(dataset, lambda pictures: with_channels(fit_all(pictures, size, params.fit), params.channels))
     dataset = dataset if dataset.held_out else hold_out(dataset, params.held_out, params.seed or 0)
@@ -167,35 +167,39 @@ def fit_picture(picture: np.ndarray, size: tuple[int, int], fit: str) -> np.ndar
     return to_uint8(resize(picture, size))
 
 
-def read_archive(path: Path, params: TrainingPicturesParams, job: JobContext, size: tuple[int, int] | None) -> Dataset:
-    """Read an uploaded `.zip` of pictures, which become (n, *size, 3), or an `.npz`, whose pictures keep their size."""
-    with open_archive(path) as archive:
-        if holds_arrays(archive):
-            return read_arrays(archive)
-        members = picture_members(archive)
-        names = label_names(members)
-        pictures = np.empty((len(members), *(size or (SIDE_OF_MIXED_PX, SIDE_OF_MIXED_PX)), 3), np.uint8)
-        kept, skipped = [], []
-        for index, member in enumerate(members):
-            if index % 50 == 0:
-                job.report(0, 1, f"reading picture {index + 1} of {len(members)}")
-            picture = read_picture(archive, member, job.settings.max_image_pixels)
-            if picture is None:
-                skipped.append(member.name)
-                continue
-            pictures[len(kept)] = fit_picture(picture, pictures.shape[1:3], params.fit)
-            kept.append(names.index(member.label) if member.label is not None else 0)
-    _refuse_broken(skipped, len(members))
-    labels = np.array(kept) if names else None
-    train = LabelledPictures(pictures=pictures[: len(kept)], labels=labels)
-    return Dataset(train=train, held_out=None, label_names=names, skipped=tuple(skipped))
+def read_archive(upload_id: str, field: str, job: JobContext, *, size: tuple[int, int] | None, fit: str) -> Dataset:
+    """Read an uploaded `.zip` of pictures, which become (n, *size, 3), or an `.npz`, whose pictures keep their size.
 
-
-def _refuse_broken(skipped: list[str], members: int) -> None:
+    Raises:
+        InvalidInput: naming `field`: the archive is refused.
+    """
     try:
-        refuse_broken(skipped, members)
+        with open_archive(job.upload_path(upload_id)) as archive:
+            if holds_arrays(archive):
+                return read_arrays(archive)
+            return read_pictures(archive, job, size or (SIDE_OF_MIXED_PX, SIDE_OF_MIXED_PX), fit)
     except InvalidInput as error:
-        raise InvalidInput(error.message, field="dataset") from error
+        raise InvalidInput(error.message, field=field) from error
+
+
+def read_pictures(archive: zipfile.ZipFile, job: JobContext, size: tuple[int, int], fit: str) -> Dataset:
+    """Decode the pictures of a zip, each fitted into (*size, 3); broken ones are left out and listed."""
+    members = picture_members(archive)
+    names = label_names(members)
+    pictures = np.empty((len(members), *size, 3), np.uint8)
+    labels, skipped = [], []
+    for index, member in enumerate(members):
+        if index % 50 == 0:
+            job.report(0, 1, f"reading picture {index + 1} of {len(members)}")
+        picture = read_picture(archive, member, job.settings.max_image_pixels)
+        if picture is None:
+            skipped.append(member.name)
+            continue
+        pictures[len(labels)] = fit_picture(picture, size, fit)
+        labels.append(names.index(member.label) if member.label is not None else 0)
+    refuse_broken(skipped, len(members))
+    train = LabelledPictures(pictures=pictures[: len(labels)], labels=np.array(labels) if names else None)
+    return Dataset(train=train, held_out=None, label_names=names, skipped=tuple(skipped))
 
 
 def read_picture(archive: zipfile.ZipFile, member: Member, max_pixels: int) -> np.ndarray | None:
@@ -241,8 +245,7 @@ def as_uint8(images: np.ndarray) -> np.ndarray:
     for index, image in enumerate(images):
         if not (np.min(image) >= 0 and np.max(image) <= 1):  # NaN fails both
             raise InvalidInput(
-                f"Image {index} of the .npz has values outside 0 to 1. Save floats as 0 to 1, or uint8 as 0 to 255.",
-                field="dataset",
+                f"Image {index} of the .npz has values outside 0 to 1. Save floats as 0 to 1, or uint8 as 0 to 255."
             )
         scaled[index] = np.rint(image.astype(np.float32) * 255)
     return scaled
