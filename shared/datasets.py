@@ -170,7 +170,9 @@ def _check_listing(members: Sequence[zipfile.ZipInfo], archive_bytes: int) -> No
 def _check_member(member: zipfile.ZipInfo) -> None:
     path = member.orig_filename.replace("\\", "/")
     if path.startswith("/") or re.match(r"[A-Za-z]:", path) or ".." in path.split("/") or "\0" in path:
-        raise InvalidInput(f"The archive's file {member.orig_filename!r} leaves the archive. Pack it again without.")
+        raise InvalidInput(
+            f"The archive's file {member.orig_filename!r} leaves the archive. Pack it again without."
+        )
     mode = member.external_attr >> 16
     if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
         raise InvalidInput(f"The archive's file {path!r} is a link or a device. Pack the picture itself.")
@@ -196,7 +198,7 @@ def picture_members(archive: zipfile.ZipFile) -> list[Member]:
             files[path] = info
     if not files:
         raise InvalidInput("The archive holds no pictures.")
-    common = len(os.path.commonprefix([path.parent.parts for path in files]))
+    common = len(PurePosixPath(os.path.commonpath(["/" / path.parent for path in files])).parts) - 1
     labelled = any(len(path.parent.parts) > common for path in files)
     members = []
     for path in sorted(files):
@@ -255,7 +257,9 @@ def inspect_arrays(archive: zipfile.ZipFile) -> DatasetInfo:
     names = archive.namelist()
     if "images.npy" not in names:
         found = ", ".join(sorted(name.removesuffix(".npy") for name in names))
-        raise InvalidInput(f"The .npz needs an array named `images` (and may have `labels`); it has: {found}.")
+        raise InvalidInput(
+            f"The .npz needs an array named `images` (and may have `labels`); it has: {found}."
+        )
     images = array_header(archive, "images.npy")
     _check_images(images)
     if "labels.npy" in names:
@@ -277,7 +281,9 @@ def inspect_arrays(archive: zipfile.ZipFile) -> DatasetInfo:
 def _check_images(images: ArrayHeader) -> None:
     shape = images.shape
     if len(shape) not in (3, 4) or (len(shape) == 4 and shape[3] not in (1, 3)) or 0 in shape:
-        raise InvalidInput(f"`images` has the shape {shape}; it must be (n, height, width) or (n, height, width, 1 or 3).")
+        raise InvalidInput(
+            f"`images` has the shape {shape}; it must be (n, height, width) or (n, height, width, 1 or 3)."
+        )
     if images.dtype[1:] not in ("u1", "f2", "f4", "f8", "b1"):
         raise InvalidInput(
             f"`images` has the type {images.dtype}; it must be uint8 (0 to 255) or floating (0 to 1)."
@@ -293,13 +299,26 @@ def array_header(archive: zipfile.ZipFile, name: str) -> ArrayHeader:
     try:
         with archive.open(name) as file:
             header, header_bytes = _npy_header(file.read(_MAX_NPY_HEADER_BYTES))
-    except (zipfile.BadZipFile, OSError, EOFError, ValueError, SyntaxError, KeyError, TypeError, struct.error) as error:
+    except (
+        zipfile.BadZipFile,
+        OSError,
+        EOFError,
+        ValueError,
+        SyntaxError,
+        KeyError,
+        TypeError,
+        struct.error,
+    ) as error:
         raise InvalidInput(f"The archive's {name} is no NumPy array that can be read.") from error
     if not re.fullmatch(r"[<>|=][biufUS]\d{1,6}", header.dtype):
-        raise InvalidInput(f"The archive's {name} has the type {header.dtype}; only plain numbers and strings are read.")
+        raise InvalidInput(
+            f"The archive's {name} has the type {header.dtype}; only plain numbers and strings are read."
+        )
     data_bytes = prod(header.shape) * header.itemsize
     if header_bytes + data_bytes != archive.getinfo(name).file_size or data_bytes > _MAX_ARRAY_BYTES:
-        raise InvalidInput(f"The archive's {name} says it holds {header.shape}, which its size does not match.")
+        raise InvalidInput(
+            f"The archive's {name} says it holds {header.shape}, which its size does not match."
+        )
     return header
 
 

@@ -56,7 +56,8 @@ PUBLISHED = {
         "t10k-labels-idx1-ubyte.gz", "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34"
     ),
     "mnist.npz": PublishedFile(
-        url=f"{_KERAS_URL}/mnist.npz", sha256="731c5ac602752760c8e48fbffcf8c3b850d9dc2a2aedcf2cc48468fc17b673d1"
+        url=f"{_KERAS_URL}/mnist.npz",
+        sha256="731c5ac602752760c8e48fbffcf8c3b850d9dc2a2aedcf2cc48468fc17b673d1",
     ),
     "cifar-10-binary.tar.gz": PublishedFile(
         url="https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
@@ -86,7 +87,9 @@ def find(name: str, folder: Path, on_fetched: OnFetched) -> Path:
     try:
         download(file.url, path, sha256=file.sha256, unpacked=file.unpacked, on_fetched=on_fetched)
     except DownloadFailed as error:
-        raise DataUnavailable(f"{name} is not here: put the file of {file.url} at {path} (download: {error}).") from error
+        raise DataUnavailable(
+            f"{name} is not here: put the file of {file.url} at {path} (download: {error})."
+        ) from error
     if sha256_of(path, unpacked=file.unpacked) != file.sha256:
         raise DataUnavailable(f"{path} is not the published file: put that of {file.url} there.")
     return path
@@ -116,7 +119,9 @@ def _load_fashion_mnist(get: GetFile) -> tuple[LabelledPictures, LabelledPicture
 def _load_mnist(get: GetFile) -> tuple[LabelledPictures, LabelledPictures]:
     with np.load(get("mnist.npz"), allow_pickle=False) as arrays:
         train, test = (
-            LabelledPictures(pictures=arrays[f"x_{part}"][..., np.newaxis], labels=arrays[f"y_{part}"].astype(np.int64))
+            LabelledPictures(
+                pictures=arrays[f"x_{part}"][..., np.newaxis], labels=arrays[f"y_{part}"].astype(np.int64)
+            )
             for part in ("train", "test")
         )
     return train, test
@@ -124,7 +129,11 @@ def _load_mnist(get: GetFile) -> tuple[LabelledPictures, LabelledPictures]:
 
 def _load_cifar10(get: GetFile) -> tuple[LabelledPictures, LabelledPictures]:
     with tarfile.open(get("cifar-10-binary.tar.gz")) as archive:
-        read = {Path(member.name).name: archive.extractfile(member).read() for member in archive if member.isfile()}
+        read = {
+            Path(member.name).name: archive.extractfile(member).read()
+            for member in archive
+            if member.isfile()
+        }
     train = b"".join(read[f"data_batch_{number}.bin"] for number in range(1, 6))
     return cifar_records(train), cifar_records(read["test_batch.bin"])
 

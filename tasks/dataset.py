@@ -1,6 +1,6 @@
 """What a network is trained on: pictures of one size with their labels, in two parts."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 

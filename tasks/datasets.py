@@ -1,10 +1,8 @@
 """Training pictures: from an upload or a built-in set to two arrays of one size, kept as uint8."""
 
 import zipfile
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from io import BytesIO
-from pathlib import Path
 
 import numpy as np
 
@@ -42,15 +40,23 @@ def load_dataset(params: TrainingPicturesParams, job: JobContext, size: tuple[in
     """
     if params.dataset in BUILT_IN:
         folder = job.settings.weights_dir / "datasets"
-        dataset = load_built_in(params.dataset, folder, lambda done, total: job.report(0, 1, f"fetching {params.dataset}"))
+        dataset = load_built_in(
+            params.dataset, folder, lambda done, total: job.report(0, 1, f"fetching {params.dataset}")
+        )
     else:
         dataset = read_archive(params.dataset, "dataset", job, size=size, fit=params.fit)
     dataset = keep_classes(dataset, params)
-    dataset = map_pictures(dataset, lambda pictures: with_channels(fit_all(pictures, size, params.fit), params.channels))
+    dataset = map_pictures(
+        dataset, lambda pictures: with_channels(fit_all(pictures, size, params.fit), params.channels)
+    )
     dataset = dataset if dataset.held_out else hold_out(dataset, params.held_out, params.seed or 0)
     if dataset.skipped:
         job.summary["skipped_files"] = list(dataset.skipped)
-        job.warn("files_skipped", f"{len(dataset.skipped)} files were broken or no pictures.", list(dataset.skipped))
+        job.warn(
+            "files_skipped",
+            f"{len(dataset.skipped)} files were broken or no pictures.",
+            list(dataset.skipped),
+        )
     job.summary |= {"pictures": len(dataset.train), "held_out_pictures": len(dataset.held_out)}
     return dataset
 
@@ -71,7 +77,10 @@ def fitting_batch(batch_size: int, pictures: int, job: JobContext) -> int:
     """The batch size, or the whole data set where it is smaller than a batch, which is said."""
     if pictures >= batch_size:
         return batch_size
-    job.warn("batch_shrunk", f"The data set has {pictures} pictures, so the batch has {pictures} instead of {batch_size}.")
+    job.warn(
+        "batch_shrunk",
+        f"The data set has {pictures} pictures, so the batch has {pictures} instead of {batch_size}.",
+    )
     return pictures
 
 
@@ -79,7 +88,9 @@ def hold_out(dataset: Dataset, share: float, seed: int) -> Dataset:
     """Set aside a share of the pictures, at least one, chosen by the seed."""
     count = min(max(1, round(share * len(dataset.train))), _MAX_HELD_OUT)
     order = np.random.default_rng([_SPLIT, seed]).permutation(len(dataset.train))
-    return replace(dataset, train=dataset.train[np.sort(order[count:])], held_out=dataset.train[np.sort(order[:count])])
+    return replace(
+        dataset, train=dataset.train[np.sort(order[count:])], held_out=dataset.train[np.sort(order[:count])]
+    )
 
 
 def keep_classes(dataset: Dataset, params: TrainingPicturesParams) -> Dataset:
@@ -90,10 +101,13 @@ def keep_classes(dataset: Dataset, params: TrainingPicturesParams) -> Dataset:
         numbers = np.full(len(dataset.label_names), -1)
         numbers[[dataset.label_names.index(name) for name in kept]] = range(len(kept))
         held_out = dataset.held_out and _keep(dataset.held_out, numbers)
-        dataset = replace(dataset, train=_keep(dataset.train, numbers), held_out=held_out, label_names=tuple(kept))
+        dataset = replace(
+            dataset, train=_keep(dataset.train, numbers), held_out=held_out, label_names=tuple(kept)
+        )
     if len(dataset.train) < LEAST_PICTURES:
         raise InvalidInput(
-            f"{len(dataset.train)} pictures are left; training takes at least {LEAST_PICTURES}.", field="dataset"
+            f"{len(dataset.train)} pictures are left; training takes at least {LEAST_PICTURES}.",
+            field="dataset",
         )
     return dataset
 
@@ -162,12 +176,17 @@ def fit_picture(picture: np.ndarray, size: tuple[int, int], fit: str) -> np.ndar
         top, left = -margins[0], -margins[1]
         picture = picture[top : top + window[0], left : left + window[1]]
     else:
-        around = [(margin, side - margin - old) for margin, side, old in zip(margins, window, (height, width))]
+        around = [
+            (margin, side - margin - old)
+            for margin, side, old in zip(margins, window, (height, width), strict=True)
+        ]
         picture = np.pad(picture, (*around, (0, 0)), mode="edge")
     return to_uint8(resize(picture, size))
 
 
-def read_archive(upload_id: str, field: str, job: JobContext, *, size: tuple[int, int] | None, fit: str) -> Dataset:
+def read_archive(
+    upload_id: str, field: str, job: JobContext, *, size: tuple[int, int] | None, fit: str
+) -> Dataset:
     """Read an uploaded `.zip` of pictures, which become (n, *size, 3), or an `.npz`, whose pictures keep their size.
 
     Raises:
@@ -219,7 +238,10 @@ def read_arrays(archive: zipfile.ZipFile) -> Dataset:
     if "labels.npy" in archive.namelist():
         raw = read_array(archive, "labels.npy").reshape(-1)
         values, labels = np.unique(raw, return_inverse=True)
-        names = tuple(value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value) for value in values.tolist())
+        names = tuple(
+            value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+            for value in values.tolist()
+        )
     train = LabelledPictures(pictures=as_uint8(images), labels=labels)
     return Dataset(train=train, held_out=None, label_names=names)
 

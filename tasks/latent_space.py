@@ -1,9 +1,13 @@
 """Ways through a latent space with a standard normal prior: grids, lines, arcs, planes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import numpy as np
 from scipy.stats import norm
+
+Way = Callable[[np.ndarray, np.ndarray, int], np.ndarray]
+"""From one latent vector (d,) to another in so many steps (steps, d)."""
 
 
 def gaussian_quantiles(count: int) -> np.ndarray:
@@ -60,7 +64,7 @@ def great_circle(start: np.ndarray, end: np.ndarray, steps: int) -> np.ndarray:
     return (np.sin((1 - share) * angle) * start + np.sin(share * angle) * end) / np.sin(angle)
 
 
-def through(points: Sequence[np.ndarray], steps: int, way) -> np.ndarray:
+def through(points: Sequence[np.ndarray], steps: int, way: Way) -> np.ndarray:
     """Join a way's vectors between each point and the next; a point between two ways counts once."""
-    legs = [way(start, end, steps) for start, end in zip(points, points[1:], strict=False)]
+    legs = [way(start, end, steps) for start, end in pairwise(points)]
     return np.concatenate([legs[0], *(leg[1:] for leg in legs[1:])])

@@ -3,6 +3,7 @@
 import io
 import json
 import tempfile
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -38,7 +39,12 @@ def load_arrays(model: keras.Model, path: Path) -> None:
         InvalidInput: the file holds another network's arrays, or none.
     """
     try:
-        model.load_weights(path)
+        with warnings.catch_warnings():
+            # Keras warns of containers of its own that hold no arrays.
+            warnings.filterwarnings("ignore", message="Skipping nested container")
+            model.load_weights(path)
     # h5py and Keras raise nearly anything for a file that is cut off or belongs to another network.
     except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-        raise InvalidInput(f"{path.name} does not hold the arrays of this network.", field="model_job") from error
+        raise InvalidInput(
+            f"{path.name} does not hold the arrays of this network.", field="model_job"
+        ) from error

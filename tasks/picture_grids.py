@@ -20,10 +20,20 @@ def picture_grid(pictures: np.ndarray, columns: int, *, margin_px: int = 2) -> n
 
 def animation(frames: Sequence[np.ndarray], *, frame_ms: int = 250, last_ms: int = 2000) -> bytes:
     """Play images (height, width[, 1 or 3]) uint8 of one size one after another, for ever, as a lossless WebP."""
-    shown = [Image.fromarray(frame[..., 0] if frame.shape[2:] == (1,) else frame).convert("RGB") for frame in frames]
+    shown = [
+        Image.fromarray(frame[..., 0] if frame.shape[2:] == (1,) else frame).convert("RGB")
+        for frame in frames
+    ]
     file = BytesIO()
     durations = [frame_ms] * (len(shown) - 1) + [last_ms]
     shown[0].save(
-        file, "WEBP", save_all=True, append_images=shown[1:], duration=durations, loop=0, lossless=True, method=4
+        file,
+        "WEBP",
+        save_all=True,
+        append_images=shown[1:],
+        duration=durations,
+        loop=0,
+        lossless=True,
+        method=4,
     )
     return file.getvalue()

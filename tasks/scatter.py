@@ -47,7 +47,9 @@ def _draw_axes(draw: ImageDraw.ImageDraw, reach: float) -> None:
         draw.text((_MARGIN_PX / 2, _SIDE_PX - at), str(number), "black", font, "mm")
 
 
-def _draw_legend(draw: ImageDraw.ImageDraw, names: Sequence[str], colors: Sequence[tuple[int, int, int]]) -> None:
+def _draw_legend(
+    draw: ImageDraw.ImageDraw, names: Sequence[str], colors: Sequence[tuple[int, int, int]]
+) -> None:
     font = ImageFont.load_default(15)
     for index, name in enumerate(names[:_MAX_NAMES]):
         top = _MARGIN_PX + index * 22

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import keras
 import numpy as np
 
 from shared.errors import Diverged
@@ -34,7 +35,12 @@ class Pace:
 
 def variable_arrays(name: str, variables: Sequence[Any]) -> State:
     """The values of variables, under names made from `name`, for a checkpoint."""
-    return {f"{name}.{index:04d}": np.array(variable) for index, variable in enumerate(variables)}
+    return {f"{name}.{index:04d}": _copy(variable) for index, variable in enumerate(variables)}
+
+
+def _copy(variable: Any) -> np.ndarray:
+    # A copy: what Keras gives may be the memory in which the variable goes on changing.
+    return np.array(keras.ops.convert_to_numpy(variable))
 
 
 def assign_arrays(name: str, variables: Sequence[Any], state: State) -> None:
@@ -56,7 +62,9 @@ def refuse_diverged(losses: np.ndarray, first_step: int) -> None:
 
 
 @contextmanager
-def back_to_good(job: JobContext, good: Callable[[], State], restore: Callable[[State], None]) -> Iterator[None]:
+def back_to_good(
+    job: JobContext, good: Callable[[], State], restore: Callable[[State], None]
+) -> Iterator[None]:
     """Let a training that diverges end on its last good state: in the networks, and as a checkpoint."""
     try:
         yield

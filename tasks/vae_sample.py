@@ -57,18 +57,22 @@ class TrainedVae:
     def encode(self, pictures: np.ndarray) -> np.ndarray:
         """Pictures (n, h, w, channels) uint8 -> the means of their latent vectors (n, d)."""
         batches = [pictures[first : first + _BATCH] for first in range(0, len(pictures), _BATCH)]
-        return np.concatenate([np.array(self.encoder(batch.astype(np.float32) / 255)[0]) for batch in batches])
+        return np.concatenate(
+            [self.encoder(batch.astype(np.float32) / 255)[0].numpy() for batch in batches]
+        )
 
     def decode(self, vectors: np.ndarray) -> np.ndarray:
         """Latent vectors (n, d) -> pictures (n, h, w, channels) in 0..255."""
         vectors = np.asarray(vectors, np.float32)
         batches = [vectors[first : first + _BATCH] for first in range(0, len(vectors), _BATCH)]
-        return np.concatenate([np.array(self.decoder(batch)) for batch in batches]) * 255
+        return np.concatenate([self.decoder(batch).numpy() for batch in batches]) * 255
 
 
 def random_pictures(params: VaeSampleParams, job: JobContext, model: TrainedVae) -> None:
     """Decode draws from the prior, which stay as `latents.npy`."""
-    vectors = np.random.default_rng([_DRAWS, params.seed or 0]).standard_normal((params.count, model.config.latent_dim))
+    vectors = np.random.default_rng([_DRAWS, params.seed or 0]).standard_normal(
+        (params.count, model.config.latent_dim)
+    )
     save_array(job, "latents.npy", vectors)
     job.save_image("result.png", picture_grid(model.decode(vectors), math.ceil(math.sqrt(params.count))))
 
@@ -97,7 +101,9 @@ def interpolate(params: VaeSampleParams, job: JobContext, model: TrainedVae) -> 
     vectors = through(points, params.steps, straight_line)
     pictures = model.decode(vectors)
     save_array(job, "latents.npy", vectors)
-    job.save_image("result.png", picture_grid(pictures, params.steps if len(points) == 2 else params.steps - 1))
+    job.save_image(
+        "result.png", picture_grid(pictures, params.steps if len(points) == 2 else params.steps - 1)
+    )
     frames = [picture_grid(picture[np.newaxis], 1, margin_px=0) for picture in pictures]
     job.save_artifact("result.webp", animation([*frames, *frames[-2:0:-1]], frame_ms=100, last_ms=100))
 
@@ -128,7 +134,10 @@ def concept_vector(params: VaeSampleParams, job: JobContext, model: TrainedVae) 
     elif params.positive_set and params.negative_set:
         positive, negative = (
             label_means(model, *read_set(upload_id, field, job, model))
-            for upload_id, field in ((params.positive_set, "positive_set"), (params.negative_set, "negative_set"))
+            for upload_id, field in (
+                (params.positive_set, "positive_set"),
+                (params.negative_set, "negative_set"),
+            )
         )
         vector = balanced_difference(positive, negative)
     else:
@@ -143,10 +152,19 @@ def difference_of_labels(params: VaeSampleParams, model: TrainedVae) -> np.ndarr
     names = model.config.label_names
     params.check_labels(names)
     negative = params.negative_labels or [name for name in names if name not in params.positive_labels]
-    if empty := [name for name in (*params.positive_labels, *negative) if not model.latents["label_counts"][names.index(name)]]:
-        raise InvalidInput(f"The model has seen no picture of {', '.join(map(repr, empty))}.", field="positive_labels")
+    if empty := [
+        name
+        for name in (*params.positive_labels, *negative)
+        if not model.latents["label_counts"][names.index(name)]
+    ]:
+        raise InvalidInput(
+            f"The model has seen no picture of {', '.join(map(repr, empty))}.", field="positive_labels"
+        )
     means = model.latents["label_means"]
-    sides = [means[[names.index(name) for name in side]].mean(axis=0) for side in (params.positive_labels, negative)]
+    sides = [
+        means[[names.index(name) for name in side]].mean(axis=0)
+        for side in (params.positive_labels, negative)
+    ]
     return sides[0] - sides[1]
 
 
@@ -170,7 +188,9 @@ def label_means(model: TrainedVae, pictures: LabelledPictures, names: tuple[str,
     return found
 
 
-def read_set(upload_id: str, field: str, job: JobContext, model: TrainedVae) -> tuple[LabelledPictures, tuple[str, ...]]:
+def read_set(
+    upload_id: str, field: str, job: JobContext, model: TrainedVae
+) -> tuple[LabelledPictures, tuple[str, ...]]:
     """The pictures of an uploaded archive as the network was trained on, and the names of their labels."""
     size = (model.config.height, model.config.width)
     dataset = read_archive(upload_id, field, job, size=size, fit=model.config.fit)

@@ -33,7 +33,15 @@ GRID_SIDE = 15
 COLLAPSED_KL = 0.1
 """Below so many nats the latent vector says next to nothing of the picture."""
 
-_HISTORY = ("epoch", "step", "reconstruction", "kl", "held_out_reconstruction", "held_out_kl", "held_out_bound")
+_HISTORY = (
+    "epoch",
+    "step",
+    "reconstruction",
+    "kl",
+    "held_out_reconstruction",
+    "held_out_kl",
+    "held_out_bound",
+)
 _EARLY_STEPS = 500  # in which a latent vector may still be empty
 _MOST_GRIDS = 100
 _SHOWN_RECONSTRUCTIONS = 12
@@ -90,7 +98,11 @@ class VaeTraining:
         pictures = tf.constant(self.dataset.train.pictures)
         pace = Pace()
         # A checkpoint may have been taken after an epoch's last step and before its end was told.
-        if self.step and self.step % self.steps_per_epoch == 0 and len(self.history) < self.step // self.steps_per_epoch:
+        if (
+            self.step
+            and self.step % self.steps_per_epoch == 0
+            and len(self.history) < self.step // self.steps_per_epoch
+        ):
             self.end_epoch()
         while self.step < self.total:
             for batches in self.rest_of_epoch(pace):
@@ -109,7 +121,10 @@ class VaeTraining:
         epoch, done = divmod(self.step, self.steps_per_epoch)
         batches = epoch_batches(self.params.seed or 0, epoch, len(self.dataset.train), self.batch_size)[done:]
         while len(batches):
-            now, batches = batches[: pace.steps], batches[pace.steps :]  # the pace changes while they are used
+            now, batches = (
+                batches[: pace.steps],
+                batches[pace.steps :],
+            )  # the pace changes while they are used
             yield now
 
     def report(self, loss: np.ndarray) -> None:
@@ -122,7 +137,14 @@ class VaeTraining:
         """Judge by the held-out pictures, write the history, show the latent space."""
         epoch = self.step // self.steps_per_epoch
         reconstruction, kl, means = self.judge(self.dataset.held_out)
-        values = [epoch, self.step, *(self.epoch_losses / self.steps_per_epoch), reconstruction, kl, reconstruction + kl]
+        values = [
+            epoch,
+            self.step,
+            *(self.epoch_losses / self.steps_per_epoch),
+            reconstruction,
+            kl,
+            reconstruction + kl,
+        ]
         refuse_diverged(np.array([values]), self.step - 1)
         self.history.append(dict(zip(_HISTORY, values, strict=True)))
         self.epoch_losses = np.zeros(2)
@@ -131,7 +153,11 @@ class VaeTraining:
         if epoch % -(-self.params.epochs // _MOST_GRIDS) == 0:
             self.job.save_image(f"latent-grid-epoch-{epoch:04d}.png", self.grid(principal_plane(means)))
         early = self.step < min(_EARLY_STEPS, self.total)
-        if kl < COLLAPSED_KL and not early and not any(warning.code == "kl_collapsed" for warning in self.job.warnings):
+        if (
+            kl < COLLAPSED_KL
+            and not early
+            and not any(warning.code == "kl_collapsed" for warning in self.job.warnings)
+        ):
             self.job.warn(
                 "kl_collapsed",
                 f"After epoch {epoch} the latent vector holds {kl:.4f} nats: every picture is reconstructed alike. "
@@ -183,7 +209,10 @@ class VaeTraining:
         if held_out.labels is not None:
             encoded_means = means if encoded is None else self.judge(encoded)[2]
             labels = held_out.labels if encoded is None else encoded.labels
-            kept |= {"labels": held_out.labels, **label_means(encoded_means, labels, len(self.config.label_names))}
+            kept |= {
+                "labels": held_out.labels,
+                **label_means(encoded_means, labels, len(self.config.label_names)),
+            }
         buffer = io.BytesIO()
         np.savez(buffer, **kept)
         self.job.save_artifact("latents.npz", buffer.getvalue())
@@ -199,7 +228,9 @@ class VaeTraining:
         pairs = np.concatenate([originals.astype(np.float32), reconstructed])
         self.job.save_image("reconstructions.png", picture_grid(pairs, len(originals)))
         if held_out.labels is not None:
-            image = means_by_label(means[:_SCATTERED], held_out.labels[:_SCATTERED], plane, self.config.label_names)
+            image = means_by_label(
+                means[:_SCATTERED], held_out.labels[:_SCATTERED], plane, self.config.label_names
+            )
             self.job.save_image("latents.png", image)
 
     def sum_up(self) -> None:
@@ -237,7 +268,11 @@ class CompiledVae:
         pictures = tf.cast(batch, tf.float32) / 255
         mean, log_var = self.encoder(pictures, training=True)
         logits = self.logits(sample_latent(mean, log_var, noise), training=True)
-        return reconstruction_loss(pictures, logits, self.params.reconstruction), kl_divergence(mean, log_var), mean
+        return (
+            reconstruction_loss(pictures, logits, self.params.reconstruction),
+            kl_divergence(mean, log_var),
+            mean,
+        )
 
     def noise(self, batch: tf.Tensor, stream: int, step: tf.Tensor) -> tf.Tensor:
         """The noise of a step: a function of seed, stream and step, whatever was drawn before."""
@@ -273,7 +308,9 @@ def chunks(pictures: np.ndarray, size: int = 500) -> Iterator[tuple[int, np.ndar
         yield first, pictures[first : first + size]
 
 
-def means_by_label(means: np.ndarray, labels: np.ndarray, plane: np.ndarray, names: Sequence[str]) -> np.ndarray:
+def means_by_label(
+    means: np.ndarray, labels: np.ndarray, plane: np.ndarray, names: Sequence[str]
+) -> np.ndarray:
     """Draw latent means (n, d) on the plane of the latent grid; those of one dimension in a row for each label."""
     points = means @ plane.T
     if points.shape[1] == 1:

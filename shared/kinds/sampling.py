@@ -7,7 +7,9 @@ from shared.job import Job
 from shared.kinds.base import Inputs, JobParams
 
 
-def check_model_job(inputs: Inputs, job_id: str, kind: str, field: str = "model_job", artifact: str = "model.keras") -> Job:
+def check_model_job(
+    inputs: Inputs, job_id: str, kind: str, field: str = "model_job", artifact: str = "model.keras"
+) -> Job:
     """The job that trained the model; one that still runs may be named together with `depends_on`.
 
     Raises:
@@ -18,7 +20,9 @@ def check_model_job(inputs: Inputs, job_id: str, kind: str, field: str = "model_
         raise InvalidInput(f"Job {job_id} is a {job.kind}; name a {kind} job.", field=field)
     if job.status.ended and job.artifact(artifact) is None:
         there = ", ".join(known.name for known in job.artifacts) or "nothing"
-        raise InvalidInput(f"Job {job_id} has {job.status} and left no {artifact}; it left: {there}.", field=field)
+        raise InvalidInput(
+            f"Job {job_id} has {job.status} and left no {artifact}; it left: {there}.", field=field
+        )
     return job
 
 
@@ -43,5 +47,6 @@ def check_latents(latents: Sequence[Sequence[float]], latent_dim: int, field: st
     for index, vector in enumerate(latents):
         if len(vector) != latent_dim:
             raise InvalidInput(
-                f"Latent vector {index + 1} has {len(vector)} numbers; the model's have {latent_dim}.", field=field
+                f"Latent vector {index + 1} has {len(vector)} numbers; the model's have {latent_dim}.",
+                field=field,
             )

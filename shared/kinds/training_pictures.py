@@ -27,7 +27,8 @@ class TrainingPicturesParams(JobParams):
     """Which pictures to train on, and how they are made alike."""
 
     dataset: DatasetId
-    """A zip of pictures (folders are labels), an `.npz` with `images` and perhaps `labels`, or a built-in set: `digits`, `fashion_mnist`, `mnist`, `cifar10`."""
+    """A zip of pictures (folders are labels), an `.npz` with `images` and perhaps `labels`, or a built-in set:
+    `digits`, `fashion_mnist`, `mnist`, `cifar10`."""
     classes: list[str] = Field([], max_length=1000)
     """The labels to keep; empty keeps all."""
     channels: Literal["auto", "grey", "rgb"] = "auto"
@@ -65,7 +66,8 @@ class TrainingPicturesParams(JobParams):
         info = self.describe(inputs)
         if info.pictures < LEAST_PICTURES:
             raise InvalidInput(
-                f"The data set has {info.pictures} picture; training takes at least {LEAST_PICTURES}.", field="dataset"
+                f"The data set has {info.pictures} picture; training takes at least {LEAST_PICTURES}.",
+                field="dataset",
             )
         # The labels of an .npz are known only to the job that reads them.
         if info.classes or (self.classes and info.height is None):

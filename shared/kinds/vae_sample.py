@@ -30,7 +30,8 @@ class VaeSampleParams(JobParams):
     model_job: JobId
     """The `vae_train` job whose model is used."""
     mode: Literal["random", "grid", "reconstruct", "interpolate", "concept"] = "random"
-    """`random` draws from the prior, `grid` covers it, `reconstruct` encodes and decodes pictures, `interpolate` goes from one to the next, `concept` adds a concept vector to pictures."""
+    """`random` draws from the prior, `grid` covers it, `reconstruct` encodes and decodes pictures, `interpolate` goes
+    from one to the next, `concept` adds a concept vector to pictures."""
     count: int = Field(16, ge=1, le=1024)
     """`random`: how many pictures."""
     grid_side: int = Field(15, ge=1, le=64)
@@ -48,7 +49,8 @@ class VaeSampleParams(JobParams):
     negative_labels: list[str] = Field([], max_length=1000)
     """`concept`: labels that have it not; empty takes all others."""
     positive_set: FileId | None = None
-    """`concept`: an archive of pictures that have it, instead of labels. Folders that both archives have are compared with each other, each counting the same."""
+    """`concept`: an archive of pictures that have it, instead of labels. Folders that both archives have are compared
+    with each other, each counting the same."""
     negative_set: FileId | None = None
     """`concept`: an archive of pictures that have it not."""
     concept_job: JobId | None = None
@@ -105,16 +107,23 @@ class VaeSampleParams(JobParams):
         if self.negative_set is None:
             raise InvalidInput("positive_set needs a negative_set to differ from.", field="negative_set")
         if self.positive_set == self.negative_set:
-            raise InvalidInput("positive_set and negative_set are the same file: they differ in nothing.", field="negative_set")
+            raise InvalidInput(
+                "positive_set and negative_set are the same file: they differ in nothing.",
+                field="negative_set",
+            )
         for name in ("positive_set", "negative_set"):
             try:
-                inspect_dataset(inputs.path(getattr(self, name), name), max_pixels=inputs.settings.max_image_pixels)
+                inspect_dataset(
+                    inputs.path(getattr(self, name), name), max_pixels=inputs.settings.max_image_pixels
+                )
             except InvalidInput as error:
                 raise InvalidInput(error.message, field=name) from error
 
     def _check_labels(self, model_job: Job) -> None:
         if both := sorted(set(self.positive_labels) & set(self.negative_labels)):
-            raise InvalidInput(f"{', '.join(map(repr, both))} cannot be on both sides.", field="negative_labels")
+            raise InvalidInput(
+                f"{', '.join(map(repr, both))} cannot be on both sides.", field="negative_labels"
+            )
         if model_job.status.ended:
             known = tuple(model_job.provenance.get("network", {}).get("label_names", ()))
             self.check_labels(known)
@@ -128,6 +137,11 @@ class VaeSampleParams(JobParams):
         for name in ("positive_labels", "negative_labels"):
             if missing := sorted(set(getattr(self, name)) - set(known)):
                 there = ", ".join(known[:20]) or "no labels at all"
-                raise InvalidInput(f"The training data have no {', '.join(map(repr, missing))}, but {there}.", field=name)
+                raise InvalidInput(
+                    f"The training data have no {', '.join(map(repr, missing))}, but {there}.", field=name
+                )
         if not self.negative_labels and set(self.positive_labels) >= set(known):
-            raise InvalidInput("All labels are on the positive side: nothing is left to differ from.", field="positive_labels")
+            raise InvalidInput(
+                "All labels are on the positive side: nothing is left to differ from.",
+                field="positive_labels",
+            )

@@ -21,7 +21,8 @@ class VaeTrainParams(TrainingPicturesParams):
     trains: ClassVar[bool] = True
 
     image_size: int | None = Field(None, ge=4, le=512)
-    """Side of the square to which every picture is brought (px). Left out: the built-in set's or the array's own size, 64 for a zip."""
+    """Side of the square to which every picture is brought (px); left out, a built-in set and an `.npz` keep
+    their size, and the pictures of a zip become 64 px."""
     latent_dim: int = Field(2, ge=1, le=512)
     """Numbers in a latent vector; 2 can be drawn as a plane."""
     beta: float = Field(1.0, ge=0, le=1e6)
@@ -57,4 +58,4 @@ class VaeTrainParams(TrainingPicturesParams):
         filters = (32, 64) if self.chosen_architecture(height, width) == "book" else (32, 64, 128, 256)
         values = sum(2 * count * height * width // 4**halved for halved, count in enumerate(filters, start=1))
         values += (filters[0] + 6) * height * width
-        return _FRAMEWORK_BYTES + self.data_bytes(info, height, width) + 3 * 4 * self.batch_size * values
+        return _FRAMEWORK_BYTES + self.data_bytes(info, height, width) + 12 * self.batch_size * int(values)
