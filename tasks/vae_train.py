@@ -1,6 +1,5 @@
 """Train a variational autoencoder, and show its latent space as it forms."""
 
-import csv
 import io
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -12,7 +11,7 @@ import tensorflow as tf
 from shared.errors import Diverged, JobCancelled
 from shared.kinds.vae_train import VaeTrainParams
 from tasks.dataset import Dataset, LabelledPictures
-from tasks.datasets import epoch_batches, fitting_batch, load_dataset
+from tasks.datasets import fitting_batch, load_dataset
 from tasks.job_context import JobContext
 from tasks.latent_space import latent_grid, principal_plane
 from tasks.model_file import model_bytes
@@ -26,22 +25,13 @@ from tasks.networks.vae import (
 )
 from tasks.picture_grids import picture_grid
 from tasks.scatter import scatter
-from tasks.training import Pace, State, assign_arrays, back_to_good, refuse_diverged, variable_arrays
+from tasks.training import Training, refuse_diverged, stateless_normal
 
 GRID_SIDE = 15
 """Pictures across the latent grid."""
 COLLAPSED_KL = 0.1
 """Below so many nats the latent vector says next to nothing of the picture."""
 
-_HISTORY = (
-    "epoch",
-    "step",
-    "reconstruction",
-    "kl",
-    "held_out_reconstruction",
-    "held_out_kl",
-    "held_out_bound",
-)
 _EARLY_STEPS = 500  # in which a latent vector may still be empty
 _MOST_GRIDS = 100
 _SHOWN_RECONSTRUCTIONS = 12
@@ -54,8 +44,7 @@ def run(params: VaeTrainParams, job: JobContext) -> None:
     dataset = load_dataset(params, job, (params.image_size, params.image_size) if params.image_size else None)
     training = VaeTraining(params, job, dataset)
     try:
-        with back_to_good(job, lambda: training.good, training.restore):
-            training.run()
+        training.run()
     except (JobCancelled, Diverged):
         # Encoding all pictures takes longer than a cancel should.
         training.save_model(None)
@@ -65,11 +54,15 @@ def run(params: VaeTrainParams, job: JobContext) -> None:
     training.sum_up()
 
 
-class VaeTraining:
-    """One training: the network, its optimizer, and how far they are."""
+class VaeTraining(Training):
+    """One training of a VAE: the network, its optimizer, and how far they are."""
+
+    losses = ("reconstruction", "kl")
 
     def __init__(self, params: VaeTrainParams, job: JobContext, dataset: Dataset) -> None:
-        self.params, self.job, self.dataset = params, job, dataset
+        batch_size = fitting_batch(params.batch_size, len(dataset.train), job)
+        seed = params.seed or 0
+        super().__init__(job, dataset, seed=seed, batch_size=batch_size, epochs=params.epochs, steps=None)
         height, width, channels = dataset.train.pictures.shape[1:]
         self.config = VaeConfig(
             height=height,
@@ -82,86 +75,32 @@ class VaeTraining:
         )
         self.vae = build_vae(self.config)
         self.steps = CompiledVae(self.vae, params)
-        self.batch_size = fitting_batch(params.batch_size, len(dataset.train), job)
-        self.steps_per_epoch = len(dataset.train) // self.batch_size
-        self.total = params.epochs * self.steps_per_epoch
-        self.step = 0
-        self.history: list[dict[str, float]] = []
-        self.epoch_losses = np.zeros(2)  # reconstruction and KL, summed over this epoch's steps
-        self.good = self.state()
+        self.grids_apart = -(-params.epochs // _MOST_GRIDS)  # epochs
         job.provenance |= {"network": self.config.model_dump(), "parameters": self.vae.count_params()}
 
-    def run(self) -> None:
-        """Train from where the last attempt stopped to the end."""
-        if (state := self.job.resume()) is not None:
-            self.restore(state)
-        pictures = tf.constant(self.dataset.train.pictures)
-        pace = Pace()
-        # A checkpoint may have been taken after an epoch's last step and before its end was told.
-        if (
-            self.step
-            and self.step % self.steps_per_epoch == 0
-            and len(self.history) < self.step // self.steps_per_epoch
-        ):
-            self.end_epoch()
-        while self.step < self.total:
-            for batches in self.rest_of_epoch(pace):
-                with pace.timed(len(batches)):
-                    losses = self.steps.train(pictures, tf.constant(batches), tf.constant(self.step)).numpy()
-                refuse_diverged(losses, self.step)
-                self.step += len(batches)
-                # Summed step by step in double precision, so that the pace leaves no trace in the sum.
-                for loss in losses.astype(np.float64):
-                    self.epoch_losses += loss
-                self.report(losses[-1])
-            self.end_epoch()
+    def variables(self) -> dict[str, Sequence[Any]]:
+        return {"vae": self.vae.variables, "optimizer": self.steps.optimizer.variables}
 
-    def rest_of_epoch(self, pace: Pace) -> Iterator[np.ndarray]:
-        """The batches that this epoch still has to see, as many at a time as the pace allows."""
-        epoch, done = divmod(self.step, self.steps_per_epoch)
-        batches = epoch_batches(self.params.seed or 0, epoch, len(self.dataset.train), self.batch_size)[done:]
-        while len(batches):
-            now, batches = (
-                batches[: pace.steps],
-                batches[pace.steps :],
-            )  # the pace changes while they are used
-            yield now
+    def train(self, pictures: tf.Tensor, batches: tf.Tensor, first_step: tf.Tensor) -> tf.Tensor:
+        return self.steps.train(pictures, batches, first_step)
 
-    def report(self, loss: np.ndarray) -> None:
-        epoch = (self.step - 1) // self.steps_per_epoch + 1
-        metrics = {"reconstruction": float(loss[0]), "kl": float(loss[1]), "epoch": epoch}
-        message = f"epoch {epoch} of {self.params.epochs}"
-        self.job.report(self.step, self.total, message, metrics, checkpoint=self.state)
-
-    def end_epoch(self) -> None:
+    def look(self) -> None:
         """Judge by the held-out pictures, write the history, show the latent space."""
-        epoch = self.step // self.steps_per_epoch
         reconstruction, kl, means = self.judge(self.dataset.held_out)
-        values = [
-            epoch,
-            self.step,
-            *(self.epoch_losses / self.steps_per_epoch),
-            reconstruction,
-            kl,
-            reconstruction + kl,
-        ]
-        refuse_diverged(np.array([values]), self.step - 1)
-        self.history.append(dict(zip(_HISTORY, values, strict=True)))
-        self.epoch_losses = np.zeros(2)
-        self.good = self.state()
-        self.job.save_artifact("history.csv", history_csv(self.history))
-        if epoch % -(-self.params.epochs // _MOST_GRIDS) == 0:
-            self.job.save_image(f"latent-grid-epoch-{epoch:04d}.png", self.grid(principal_plane(means)))
-        early = self.step < min(_EARLY_STEPS, self.total)
-        if (
-            kl < COLLAPSED_KL
-            and not early
-            and not any(warning.code == "kl_collapsed" for warning in self.job.warnings)
-        ):
-            self.job.warn(
+        refuse_diverged(np.array([[reconstruction, kl]]), self.step - 1)
+        held_out = {
+            "held_out_reconstruction": reconstruction,
+            "held_out_kl": kl,
+            "held_out_bound": reconstruction + kl,
+        }
+        self.history.append({"epoch": self.epoch, "step": self.step, **self.mean_losses(), **held_out})
+        if self.epoch % self.grids_apart == 0:
+            self.job.save_image(f"latent-grid-epoch-{self.epoch:04d}.png", self.grid(principal_plane(means)))
+        if kl < COLLAPSED_KL and self.step >= min(_EARLY_STEPS, self.total):
+            self.warn_once(
                 "kl_collapsed",
-                f"After epoch {epoch} the latent vector holds {kl:.4f} nats: every picture is reconstructed alike. "
-                "Lower beta, or train longer.",
+                f"After epoch {self.epoch} the latent vector holds {kl:.4f} nats: every picture is reconstructed "
+                "alike. Lower beta, or train longer.",
             )
 
     def judge(self, pictures: LabelledPictures) -> tuple[float, float, np.ndarray]:
@@ -179,25 +118,6 @@ class VaeTraining:
         vectors = latent_grid(GRID_SIDE, plane).astype(np.float32)
         pictures = self.vae.get_layer("decoder")(vectors).numpy()
         return picture_grid(pictures * 255, GRID_SIDE, margin_px=0)
-
-    def state(self) -> State:
-        """All that the next step depends on, and what has been told."""
-        return {
-            **variable_arrays("vae", self.vae.variables),
-            **variable_arrays("optimizer", self.steps.optimizer.variables),
-            "epoch_losses": self.epoch_losses.copy(),
-            "history": list(self.history),
-            "step": self.step,
-        }
-
-    def restore(self, state: State) -> None:
-        """Go back to a state that `state` gave."""
-        assign_arrays("vae", self.vae.variables, state)
-        assign_arrays("optimizer", self.steps.optimizer.variables, state)
-        self.epoch_losses = np.array(state["epoch_losses"])
-        self.history = list(state["history"])
-        self.step = int(state["step"])
-        self.good = state
 
     def save_model(self, encoded: LabelledPictures | None) -> None:
         """Leave the network, and the latent means of held-out pictures and of each label in `encoded`."""
@@ -275,10 +195,10 @@ class CompiledVae:
         )
 
     def noise(self, batch: tf.Tensor, stream: int, step: tf.Tensor) -> tf.Tensor:
-        """The noise of a step: a function of seed, stream and step, whatever was drawn before."""
-        shape = (tf.shape(batch)[0], self.params.latent_dim)
-        seed = tf.stack([tf.constant(self.params.seed or 0, tf.int64), 2 * tf.cast(step, tf.int64) + stream])
-        return tf.random.stateless_normal(shape, seed)
+        """The noise (batch, d) of a step."""
+        return stateless_normal(
+            (tf.shape(batch)[0], self.params.latent_dim), self.params.seed or 0, stream, step
+        )
 
     def _train(self, pictures: tf.Tensor, batches: tf.Tensor, first_step: tf.Tensor) -> tf.Tensor:
         """Take one step for each row of indices (steps, batch); reconstruction and KL loss of each, (steps, 2)."""
@@ -325,12 +245,3 @@ def label_means(means: np.ndarray, labels: np.ndarray, count: int) -> dict[str, 
     sums = np.zeros((count, means.shape[1]))
     np.add.at(sums, labels, means)
     return {"label_means": sums / np.maximum(counts, 1)[:, np.newaxis], "label_counts": counts}
-
-
-def history_csv(rows: list[dict[str, float]]) -> bytes:
-    """The history with a header line; numbers as short as they can be without loss."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, rows[0].keys(), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue().encode()
