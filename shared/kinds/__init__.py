@@ -4,6 +4,7 @@ import importlib
 
 from shared.kinds.base import JobParams
 from shared.kinds.deepdream import DeepDreamParams
+from shared.kinds.gan_train import GanTrainParams
 from shared.kinds.vae_sample import VaeSampleParams
 from shared.kinds.vae_train import VaeTrainParams
 from shared.settings import Settings
@@ -12,6 +13,7 @@ KINDS: dict[str, type[JobParams]] = {
     DeepDreamParams.kind: DeepDreamParams,
     VaeTrainParams.kind: VaeTrainParams,
     VaeSampleParams.kind: VaeSampleParams,
+    GanTrainParams.kind: GanTrainParams,
 }
 
 # Kinds of your own: modules that hold a `PARAMS` class and, beside it or where its `task` says, a `run`.
