@@ -19,7 +19,14 @@ from tasks.images import encode_png, to_uint8
 from tasks.job_context import JobContext
 from tasks.kid import KidReference, mean_pairwise_distance
 from tasks.model_file import model_bytes
-from tasks.networks.gan import GanConfig, build_discriminator, build_generator, cross_entropy, noisy_targets
+from tasks.networks.gan import (
+    GanConfig,
+    build_discriminator,
+    build_generator,
+    cross_entropy,
+    generate,
+    noisy_targets,
+)
 from tasks.picture_grids import animation, picture_grid
 from tasks.training import State, Training, stateless_normal, stateless_uniform
 
@@ -351,9 +358,3 @@ def kept_steps(look_every: int, total: int) -> set[int]:
 def latent_vectors(stream: int, seed: int, count: int, latent_dim: int) -> np.ndarray:
     """Draws from the prior (count, latent_dim) that depend on stream and seed alone."""
     return np.random.default_rng([stream, seed]).standard_normal((count, latent_dim), dtype=np.float32)
-
-
-def generate(generator: keras.Model, vectors: np.ndarray, batch: int = 100) -> np.ndarray:
-    """Latent vectors (n, d) -> pictures (n, side, side, channels) in 0..255."""
-    batches = [vectors[first : first + batch].astype(np.float32) for first in range(0, len(vectors), batch)]
-    return (np.concatenate([generator(part, training=False).numpy() for part in batches]) + 1) * 127.5

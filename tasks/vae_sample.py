@@ -1,6 +1,5 @@
 """Use a trained variational autoencoder: sample, reconstruct, interpolate, and edit along concept vectors."""
 
-import io
 import math
 
 import keras
@@ -14,13 +13,13 @@ from tasks.job_context import JobContext
 from tasks.latent_space import latent_grid, straight_line, through
 from tasks.model_file import load_arrays
 from tasks.networks.vae import VaeConfig, build_vae
-from tasks.picture_grids import animation, picture_grid
+from tasks.picture_grids import picture_grid
+from tasks.samples import random_latents, save_array, save_way
 
 LabelMeans = dict[str | None, np.ndarray]
 
 _BATCH = 256
 _LEAST_DIFFERENCE = 1e-6
-_DRAWS = 0xD4A35  # tells these draws apart from others of the same seed
 
 
 def run(params: VaeSampleParams, job: JobContext) -> None:
@@ -57,9 +56,7 @@ class TrainedVae:
     def encode(self, pictures: np.ndarray) -> np.ndarray:
         """Pictures (n, h, w, channels) uint8 -> the means of their latent vectors (n, d)."""
         batches = [pictures[first : first + _BATCH] for first in range(0, len(pictures), _BATCH)]
-        return np.concatenate(
-            [self.encoder(batch.astype(np.float32) / 255)[0].numpy() for batch in batches]
-        )
+        return np.concatenate([self.encoder(batch.astype(np.float32) / 255)[0].numpy() for batch in batches])
 
     def decode(self, vectors: np.ndarray) -> np.ndarray:
         """Latent vectors (n, d) -> pictures (n, h, w, channels) in 0..255."""
@@ -70,9 +67,7 @@ class TrainedVae:
 
 def random_pictures(params: VaeSampleParams, job: JobContext, model: TrainedVae) -> None:
     """Decode draws from the prior, which stay as `latents.npy`."""
-    vectors = np.random.default_rng([_DRAWS, params.seed or 0]).standard_normal(
-        (params.count, model.config.latent_dim)
-    )
+    vectors = random_latents(params.seed or 0, params.count, model.config.latent_dim)
     save_array(job, "latents.npy", vectors)
     job.save_image("result.png", picture_grid(model.decode(vectors), math.ceil(math.sqrt(params.count))))
 
@@ -99,13 +94,7 @@ def interpolate(params: VaeSampleParams, job: JobContext, model: TrainedVae) -> 
     """Decode the straight line from each point to the next, as a strip and as an animation."""
     points = np.array(params.latents) if params.latents else model.encode(load_pictures(params, job, model))
     vectors = through(points, params.steps, straight_line)
-    pictures = model.decode(vectors)
-    save_array(job, "latents.npy", vectors)
-    job.save_image(
-        "result.png", picture_grid(pictures, params.steps if len(points) == 2 else params.steps - 1)
-    )
-    frames = [picture_grid(picture[np.newaxis], 1, margin_px=0) for picture in pictures]
-    job.save_artifact("result.webp", animation([*frames, *frames[-2:0:-1]], frame_ms=100, last_ms=100))
+    save_way(job, vectors, model.decode(vectors), params.steps)
 
 
 def edit_along_concept(params: VaeSampleParams, job: JobContext, model: TrainedVae) -> None:
@@ -202,10 +191,3 @@ def read_set(
 def load_pictures(params: VaeSampleParams, job: JobContext, model: TrainedVae) -> np.ndarray:
     """The uploaded pictures as the network was trained on: (n, h, w, channels) uint8."""
     return np.stack([model.prepare(job.load_image(picture)) for picture in params.pictures])
-
-
-def save_array(job: JobContext, name: str, array: np.ndarray) -> None:
-    """Leave an array as a `.npy` file."""
-    buffer = io.BytesIO()
-    np.save(buffer, array, allow_pickle=False)
-    job.save_artifact(name, buffer.getvalue())

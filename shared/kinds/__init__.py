@@ -4,6 +4,7 @@ import importlib
 
 from shared.kinds.base import JobParams
 from shared.kinds.deepdream import DeepDreamParams
+from shared.kinds.gan_sample import GanSampleParams
 from shared.kinds.gan_train import GanTrainParams
 from shared.kinds.vae_sample import VaeSampleParams
 from shared.kinds.vae_train import VaeTrainParams
@@ -14,6 +15,7 @@ KINDS: dict[str, type[JobParams]] = {
     VaeTrainParams.kind: VaeTrainParams,
     VaeSampleParams.kind: VaeSampleParams,
     GanTrainParams.kind: GanTrainParams,
+    GanSampleParams.kind: GanSampleParams,
 }
 
 # Kinds of your own: modules that hold a `PARAMS` class and, beside it or where its `task` says, a `run`.

@@ -1,10 +1,16 @@
 """What the kinds that use a trained model check alike."""
 
 from collections.abc import Mapping, Sequence
+from typing import Annotated
+
+from pydantic import Field
 
 from shared.errors import InvalidInput
 from shared.job import Job
 from shared.kinds.base import Inputs, JobParams
+
+LatentVector = Annotated[list[float], Field(min_length=1, max_length=1024)]
+"""A point in a model's latent space."""
 
 
 def check_model_job(

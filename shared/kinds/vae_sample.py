@@ -1,6 +1,6 @@
 """Make, rebuild, blend and edit pictures with a trained variational autoencoder."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -8,9 +8,7 @@ from shared.datasets import inspect_dataset
 from shared.errors import InvalidInput
 from shared.job import Job
 from shared.kinds.base import FileId, Inputs, JobId, JobParams, PictureId
-from shared.kinds.sampling import check_latents, check_model_job, refuse_unused
-
-LatentVector = Annotated[list[float], Field(min_length=1, max_length=512)]
+from shared.kinds.sampling import LatentVector, check_latents, check_model_job, refuse_unused
 
 _CONCEPT_SOURCES = ("positive_labels", "positive_set", "concept_job")
 _FIELDS_OF = {

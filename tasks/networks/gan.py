@@ -3,6 +3,7 @@
 from typing import Any, Literal
 
 import keras
+import numpy as np
 from keras import layers, ops
 from pydantic import BaseModel, ConfigDict
 
@@ -85,6 +86,12 @@ def _activate(x: Any, config: GanConfig) -> Any:
 
 def _initializer() -> keras.Initializer:
     return keras.initializers.RandomNormal(stddev=_INITIALIZER_STD)
+
+
+def generate(generator: keras.Model, vectors: np.ndarray, batch: int = 100) -> np.ndarray:
+    """Latent vectors (n, d) -> pictures (n, side, side, channels) in 0..255."""
+    batches = [vectors[first : first + batch].astype(np.float32) for first in range(0, len(vectors), batch)]
+    return (np.concatenate([generator(part, training=False).numpy() for part in batches]) + 1) * 127.5
 
 
 def cross_entropy(targets: Any, logits: Any) -> Any:
