@@ -30,8 +30,6 @@ class GanTrainParams(TrainingPicturesParams):
     """Passes over the pictures; left out together with `steps`: 30."""
     steps: int | None = Field(None, ge=1, le=100_000_000)
     """Updates of both networks, instead of epochs."""
-    batch_size: int = Field(64, ge=2, le=4096)
-    """Real pictures per step, and as many generated ones."""
     generator_learning_rate: float = Field(0.0002, gt=0, le=1000)
     """Step size of the generator's Adam."""
     discriminator_learning_rate: float = Field(0.0002, gt=0, le=1000)
@@ -56,10 +54,11 @@ class GanTrainParams(TrainingPicturesParams):
     """How many generated and held-out pictures the KID compares at each look; 0 leaves it out."""
 
     def check(self, inputs: Inputs) -> None:
-        """Refuse what can't be trained on, and two ways of saying how long."""
+        """Refuse what can't be trained on, what fits into no worker, and two ways of saying how long."""
         super().check(inputs)
         if self.epochs is not None and self.steps is not None:
             raise InvalidInput("Give either epochs or steps, not both.", field="steps")
+        self.check_memory(inputs)
         if 0 < self.kid_pictures < 2:
             raise InvalidInput("The KID compares at least 2 pictures; 0 leaves it out.", field="kid_pictures")
 

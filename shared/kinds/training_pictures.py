@@ -35,6 +35,8 @@ class TrainingPicturesParams(JobParams):
     """`auto` is grey when every picture is."""
     fit: Literal["crop", "pad"] = "crop"
     """How other proportions are met: cut to the middle, or whole with the edge repeated around."""
+    batch_size: int = Field(64, ge=2, le=8192)
+    """Pictures per step."""
     held_out: float = Field(0.1, gt=0, le=0.5)
     """Share of the pictures that is judged by and never trained on, where the set has no test part of its own."""
 
@@ -72,6 +74,25 @@ class TrainingPicturesParams(JobParams):
         # The labels of an .npz are known only to the job that reads them.
         if info.classes or (self.classes and info.height is None):
             self.check_classes(info.classes)
+
+    def check_memory(self, inputs: Inputs) -> None:
+        """Refuse a training that fits into no worker, with the batch size that does.
+
+        Raises:
+            InvalidInput: naming `batch_size`, or `dataset` where no batch is small enough.
+        """
+        available, needed = inputs.largest_worker_bytes, self.forecast_bytes(inputs)
+        if available is None or needed <= available:
+            return
+        said = (
+            f"The training needs about {needed >> 20} MiB, and the largest worker has {available >> 20} MiB."
+        )
+        batch_size = self.batch_size // 2
+        while batch_size >= 2:
+            if self.model_copy(update={"batch_size": batch_size}).forecast_bytes(inputs) <= available:
+                raise InvalidInput(f"{said} A batch_size of {batch_size} would fit.", field="batch_size")
+            batch_size //= 2
+        raise InvalidInput(f"{said} Choose fewer or smaller pictures, or a smaller network.", field="dataset")
 
     def check_classes(self, known: tuple[str, ...]) -> None:
         """Refuse classes that the data set has not.

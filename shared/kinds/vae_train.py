@@ -33,7 +33,7 @@ class VaeTrainParams(TrainingPicturesParams):
     """`book` has two strided convolutions, `deep` four; `auto` is `deep` from 64 px on."""
     epochs: int = Field(30, ge=1, le=10_000)
     """Passes over the pictures."""
-    batch_size: int = Field(128, ge=1, le=8192)
+    batch_size: int = Field(128, ge=2, le=8192)
     """Pictures per step."""
     learning_rate: float = Field(0.001, gt=0, le=1000)
     """Step size of Adam."""
@@ -49,6 +49,11 @@ class VaeTrainParams(TrainingPicturesParams):
         if self.architecture == "auto":
             return "deep" if min(height, width) >= DEEP_FROM_PX else "book"
         return self.architecture
+
+    def check(self, inputs: Inputs) -> None:
+        """Refuse what can't be trained on, and what fits into no worker."""
+        super().check(inputs)
+        self.check_memory(inputs)
 
     def forecast_bytes(self, inputs: Inputs) -> int:
         """The pictures, and the activations of a batch, their gradients and the space to compute them in."""

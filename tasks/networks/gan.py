@@ -45,15 +45,15 @@ def build_generator(config: GanConfig) -> keras.Model:
     filters = config.filters[::-1]
     side = config.image_size // 2**config.halvings
     latent = keras.Input((config.latent_dim,), name="latent")
+    use_bias = not config.batch_norm  # which has one of its own
     x = layers.Dense(
-        side * side * filters[0], use_bias=not config.batch_norm, kernel_initializer=_initializer()
+        side * side * filters[0], use_bias=use_bias, kernel_initializer=_initializer(), name="dense"
     )(latent)
-    x = layers.Reshape((side, side, filters[0]))(x)
-    x = _activate(x, config)
-    for count in filters[1:]:
-        x = _upscale(x, count, use_bias=not config.batch_norm)
-        x = _activate(x, config)
-    x = _upscale(x, config.channels, use_bias=True)
+    x = layers.Reshape((side, side, filters[0]), name="planes")(x)
+    x = _activate(x, config, 0)
+    for number, count in enumerate(filters[1:], start=1):
+        x = _activate(_upscale(x, count, number, use_bias=use_bias), config, number)
+    x = _upscale(x, config.channels, len(filters), use_bias=True)
     return keras.Model(latent, layers.Activation("tanh", dtype="float32", name="pixels")(x), name="generator")
 
 
@@ -64,24 +64,32 @@ def build_discriminator(config: GanConfig) -> keras.Model:
     """
     picture = keras.Input((config.image_size, config.image_size, config.channels), name="picture")
     x = picture
-    for count in config.filters:
-        x = layers.Conv2D(count, KERNEL, STRIDE, padding="same", kernel_initializer=_initializer())(x)
-        x = layers.LeakyReLU(negative_slope=SLOPE)(x)
-    x = layers.Flatten()(x)
-    x = layers.Dropout(config.dropout)(x)
+    for number, count in enumerate(config.filters, start=1):
+        x = layers.Conv2D(
+            count, KERNEL, STRIDE, padding="same", kernel_initializer=_initializer(), name=f"conv{number}"
+        )(x)
+        x = layers.LeakyReLU(negative_slope=SLOPE, name=f"relu{number}")(x)
+    x = layers.Flatten(name="flat")(x)
+    x = layers.Dropout(config.dropout, name="dropout")(x)
     return keras.Model(picture, layers.Dense(1, dtype="float32", name="logits")(x), name="discriminator")
 
 
-def _upscale(x: Any, channels: int, *, use_bias: bool) -> Any:
+def _upscale(x: Any, channels: int, number: int, *, use_bias: bool) -> Any:
     return layers.Conv2DTranspose(
-        channels, KERNEL, STRIDE, padding="same", use_bias=use_bias, kernel_initializer=_initializer()
+        channels,
+        KERNEL,
+        STRIDE,
+        padding="same",
+        use_bias=use_bias,
+        kernel_initializer=_initializer(),
+        name=f"upconv{number}",
     )(x)
 
 
-def _activate(x: Any, config: GanConfig) -> Any:
+def _activate(x: Any, config: GanConfig, number: int) -> Any:
     if config.batch_norm:
-        x = layers.BatchNormalization(momentum=0.9)(x)
-    return layers.LeakyReLU(negative_slope=SLOPE)(x)
+        x = layers.BatchNormalization(momentum=0.9, name=f"norm{number}")(x)
+    return layers.LeakyReLU(negative_slope=SLOPE, name=f"relu{number}")(x)
 
 
 def _initializer() -> keras.Initializer:

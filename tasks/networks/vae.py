@@ -36,7 +36,8 @@ def build_vae(config: VaeConfig) -> keras.Model:
     """Pictures (batch, height, width, channels) in [0, 1] -> [mean, log_var, reconstruction of the mean].
 
     Its layers "encoder" (pictures -> mean, log_var) and "decoder" (latent vectors -> pictures in [0, 1]) are
-    networks of their own. The last layer of the decoder is its sigmoid; `decoder_logits` is what lies before it.
+    networks of their own. Every layer has a name, so that a process which has built others before writes the same
+    file. The last layer of the decoder is its sigmoid; `decoder_logits` is what lies before it.
     """
     encoder, decoder = build_encoder(config), build_decoder(config)
     picture = keras.Input(config.picture_shape, name="picture")
@@ -47,16 +48,16 @@ def build_vae(config: VaeConfig) -> keras.Model:
 def build_encoder(config: VaeConfig) -> keras.Model:
     """Pictures (batch, height, width, channels) in [0, 1] -> mean, log_var, each (batch, latent_dim)."""
     picture = keras.Input(config.picture_shape, name="picture")
-    x = layers.ZeroPadding2D(_padding(config))(picture)
-    for filters in _FILTERS[config.architecture]:
-        x = layers.Conv2D(filters, 3, strides=2, padding="same", activation="relu")(x)
-    x = layers.Flatten()(x)
-    x = layers.Dense(_dense_units(config), activation="relu")(x)
+    x = layers.ZeroPadding2D(_padding(config), name="padding")(picture)
+    for number, count in enumerate(_FILTERS[config.architecture], start=1):
+        x = layers.Conv2D(count, 3, strides=2, padding="same", activation="relu", name=f"conv{number}")(x)
+    x = layers.Flatten(name="flat")(x)
+    x = layers.Dense(_dense_units(config), activation="relu", name="dense")(x)
     mean = layers.Dense(config.latent_dim, name="mean")(x)
-    log_var = layers.Dense(config.latent_dim)(x)
+    log_var = layers.Dense(config.latent_dim, name="free_log_var")(x)
     # Bounded smoothly, so that a log_var at its bound still has a gradient back; around 0 it is left as it is.
-    log_var = layers.Rescaling(1 / LOG_VAR_BOUND)(log_var)
-    log_var = layers.Activation("tanh")(log_var)
+    log_var = layers.Rescaling(1 / LOG_VAR_BOUND, name="scaled_log_var")(log_var)
+    log_var = layers.Activation("tanh", name="bounded_log_var")(log_var)
     log_var = layers.Rescaling(LOG_VAR_BOUND, name="log_var")(log_var)
     return keras.Model(picture, [mean, log_var], name="encoder")
 
@@ -67,18 +68,20 @@ def build_decoder(config: VaeConfig) -> keras.Model:
     stride = 2 ** len(filters)
     rows, columns = -(-config.height // stride), -(-config.width // stride)
     latent = keras.Input((config.latent_dim,), name="latent")
-    x = layers.Dense(rows * columns * filters[-1], activation="relu")(latent)
-    x = layers.Reshape((rows, columns, filters[-1]))(x)
-    for count in reversed(filters):
-        x = layers.Conv2DTranspose(count, 3, strides=2, padding="same", activation="relu")(x)
-    x = layers.Conv2DTranspose(config.channels, 3, padding="same")(x)
+    x = layers.Dense(rows * columns * filters[-1], activation="relu", name="dense")(latent)
+    x = layers.Reshape((rows, columns, filters[-1]), name="planes")(x)
+    for number, count in enumerate(reversed(filters), start=1):
+        x = layers.Conv2DTranspose(
+            count, 3, strides=2, padding="same", activation="relu", name=f"upconv{number}"
+        )(x)
+    x = layers.Conv2DTranspose(config.channels, 3, padding="same", name="uncropped_logits")(x)
     x = layers.Cropping2D(_padding(config), name="logits")(x)
     return keras.Model(latent, layers.Activation("sigmoid", name="pixels")(x), name="decoder")
 
 
 def decoder_logits(decoder: keras.Model) -> keras.Model:
     """The decoder without its sigmoid: latent vectors -> logits, from which the loss stays finite."""
-    return keras.Model(decoder.inputs, decoder.get_layer("logits").output, name="decoder_logits")
+    return keras.Model(decoder.input, decoder.get_layer("logits").output, name="decoder_logits")
 
 
 def _padding(config: VaeConfig) -> tuple[tuple[int, int], tuple[int, int]]:
