@@ -41,7 +41,12 @@ class GanSampleParams(JobParams):
 
     def check(self, inputs: Inputs) -> None:
         """Refuse what the mode lacks or would pass over, and what does not fit the model."""
-        model_job = check_model_job(inputs, self.model_job, "gan_train", artifact=self.artifact)
+        model_job = check_model_job(inputs, self.model_job, "gan_train")
+        if model_job.status.ended and model_job.artifact(self.artifact) is None:
+            kept = model_job.summary.get("kept_steps", [])
+            raise InvalidInput(
+                f"The training kept no {self.artifact}; it kept the steps {kept}.", field="step"
+            )
         refuse_unused(self, self.mode, _FIELDS_OF)
         check_latents(self.latents, model_job.params["latent_dim"])
         if self.mode == "latents" and not self.latents:

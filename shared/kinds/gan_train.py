@@ -30,9 +30,9 @@ class GanTrainParams(TrainingPicturesParams):
     """Passes over the pictures; left out together with `steps`: 30."""
     steps: int | None = Field(None, ge=1, le=100_000_000)
     """Updates of both networks, instead of epochs."""
-    generator_learning_rate: float = Field(0.0002, gt=0, le=1000)
+    generator_learning_rate: float = Field(0.0002, gt=0)
     """Step size of the generator's Adam."""
-    discriminator_learning_rate: float = Field(0.0002, gt=0, le=1000)
+    discriminator_learning_rate: float = Field(0.0002, gt=0)
     """Step size of the discriminator's Adam."""
     beta_1: float = Field(0.5, ge=0, lt=1)
     """Momentum of both Adams."""

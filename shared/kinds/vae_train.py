@@ -35,7 +35,7 @@ class VaeTrainParams(TrainingPicturesParams):
     """Passes over the pictures."""
     batch_size: int = Field(128, ge=2, le=8192)
     """Pictures per step."""
-    learning_rate: float = Field(0.001, gt=0, le=1000)
+    learning_rate: float = Field(0.001, gt=0)
     """Step size of Adam."""
 
     def picture_size(self, info: DatasetInfo) -> tuple[int, int]:
