@@ -64,6 +64,15 @@ class Renewal(NamedTuple):
     """How often the job has reported."""
 
 
+class QueueHead(NamedTuple):
+    """A queue, seen from outside."""
+
+    queue: str
+    waiting: int
+    next_created_ms: int | None
+    """When the job that is next was submitted; None where none waits."""
+
+
 @dataclass(frozen=True)
 class Published:
     """A message that is out and not yet claimed."""
@@ -333,6 +342,7 @@ class JobStore:
             changed = self.redis.zadd(f"{P}published:{queue}", {job_id: self.now_ms()}, xx=True, ch=True)
             if changed:
                 self.redis.hincrby(f"{P}job:{job_id}", "publishes", 1)
+                self.redis.hincrby(f"{P}counters", "republished", 1)
         return bool(changed)
 
     def not_published(self, queue: str, job_id: str) -> None:
@@ -407,6 +417,46 @@ class JobStore:
             for info, jobs in zip(answers[::2], answers[1::2], strict=True)
             if info is not None
         ]
+
+    # What there is, in numbers
+
+    def counters(self) -> dict[str, int]:
+        """What was counted since Redis was last empty: `ended <kind> <status> <code>`, `requeued <reason>`, `republished`."""
+        with reachable():
+            return {name: int(value) for name, value in self.redis.hgetall(f"{P}counters").items()}
+
+    def status_counts(self) -> dict[str, int]:
+        """How many jobs there are in each status."""
+        with reachable():
+            pipe = self.redis.pipeline(transaction=False)
+            for status in JobStatus:
+                pipe.zcard(f"{P}jobs:status:{status}")
+            return dict(zip(map(str, JobStatus), pipe.execute(), strict=True))
+
+    def queue_heads(self) -> list[QueueHead]:
+        """How many jobs wait in each queue, and since when the next of each."""
+        names = self.queues()
+        with reachable():
+            pipe = self.redis.pipeline(transaction=False)
+            for name in names:
+                pipe.zcard(f"{P}queued:{name}")
+                pipe.zrange(f"{P}queued:{name}", 0, 0)
+            answers = pipe.execute()
+            for ids in answers[1::2]:
+                pipe.hget(f"{P}job:{ids[0] if ids else ''}", "created_ms")
+            created = pipe.execute()
+        return [
+            QueueHead(name, waiting, int(created_ms) if created_ms else None)
+            for name, waiting, created_ms in zip(names, answers[::2], created, strict=True)
+        ]
+
+    def running_queues(self) -> list[str]:
+        """For each running job the queue that it came from."""
+        with reachable():
+            pipe = self.redis.pipeline(transaction=False)
+            for job_id in self.redis.hkeys(f"{P}running"):
+                pipe.hget(f"{P}job:{job_id}", "queue")
+            return [queue for queue in pipe.execute() if queue]
 
     # Events
 

@@ -31,6 +31,7 @@ from shared.job import Artifact, Job, JobStatus, Priority, new_job_id
 from shared.job_store import Event, JobStore, connect
 from shared.kinds import KINDS
 from shared.kinds.base import JobParams
+from shared.placement import SMALLEST, class_for, queue_for
 from shared.settings import Settings
 from shared.storage import Storage, Upload
 
@@ -159,12 +160,16 @@ class Queue:
             priority=priority,
             labels=dict(labels or {}),
             depends_on=[job.id for job in upstream],
-            queue=kind,
+            queue=queue_for(kind, forecast, self._workers_for(forecast)),
             created_ms=now,
             score=now + BEHIND_MS[priority],
             forecast_bytes=forecast,
             status=JobStatus.WAITING if waits else JobStatus.QUEUED,
         )
+
+    def _workers_for(self, forecast_bytes: int) -> list[dict[str, Any]]:
+        """The workers that a job's place depends on: none for one that fits every device, as most do."""
+        return [] if class_for(forecast_bytes) == SMALLEST else self.store.workers()
 
     def _checked(self, kind: str, params: JobParams | Mapping[str, Any]) -> tuple[JobParams, int]:
         """The parameters, valid in themselves and together with what they name, and the memory they need."""

@@ -23,6 +23,7 @@ from shared.job_store import Claim
 from shared.kinds import KINDS
 from shared.queue import Queue, queue_from_environment
 from shared.recovery import RecoveryThread, complete_end
+from workers import alive
 from workers.identity import device, this_worker
 
 log = logging.getLogger(__name__)
@@ -89,6 +90,7 @@ class LeaseKeeper(threading.Thread):
 
     def turn(self) -> None:
         """Say that we live, renew what runs, stop what is to stop, give back what died."""
+        alive.touch()
         self.announce()
         self.cancel_revoked()
         self.take_up_new()
