@@ -25,6 +25,8 @@ from shared.errors import (
     KindNotFound,
     QueueUnavailable,
     RequestInvalid,
+    StorageFull,
+    StorageUnavailable,
 )
 from shared.inputs import SubmitInputs
 from shared.job import Artifact, Job, JobStatus, Priority, new_job_id
@@ -262,7 +264,11 @@ class Queue:
         job = self.get(job_id)
         if job.status.ended:
             return job
-        self.storage.write(cancel_file(job_id), b"{}")
+        try:
+            self.storage.write(cancel_file(job_id), b"{}")
+        except (StorageFull, StorageUnavailable) as error:
+            # A job that fills the disk must be stoppable. Only a Redis that is emptied now would forget it.
+            log.warning("job %s: its cancel is not in storage (%s)", job_id, error)
         with suppress(JobNotFound):  # Redis has just forgotten it; recovery reads the file
             self.store.cancel(job_id)
         job = self.get(job_id)

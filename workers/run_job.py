@@ -24,6 +24,7 @@ from shared.errors import (
     JobTimedOut,
     LeaseLost,
     QueueUnavailable,
+    StopRequested,
     StorageFull,
 )
 from shared.job import Failure, Job, JobStatus, new_token
@@ -67,19 +68,19 @@ def run_job(job_id: str) -> None:
     context = JobContext(queue, job, claim)
     log.info("job %s: %s, attempt %d", job_id, job.kind, claim.attempt)
     try:
-        end = perform(job, context)
+        end = write_end(context, perform(job, context))
     except LeaseLost:
         log.warning("job %s: attempt %d lost its lease; its files are removed", job_id, claim.attempt)
         context.discard()
         return
-    except JobPreempted:
-        give_back(queue, claim, "shutdown")
+    except StopRequested as stop:
+        # As the worker shuts down; the others only where the storage was away when the job was to end.
+        give_back(queue, claim, "shutdown" if isinstance(stop, JobPreempted) else "stopped")
         return
     except SystemExit:
         # Signalled while it could not see the flag. A cancelled job ends here, any other goes back to the queue.
         give_back(queue, claim, "shutdown")
         raise
-    write_end(context, end)
     log.info(
         "job %s: %s%s", job_id, end.status, f" ({end.error.code}: {end.error.message})" if end.error else ""
     )
@@ -111,6 +112,8 @@ def perform(job: Job, context: JobContext) -> End:
             recycle=True,
         )
     except DreamqError as error:
+        if isinstance(error.__context__, JobCancelled):
+            return End(JobStatus.CANCELLED)  # what it made so far could not be kept
         return failed(error.code, error.message)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -160,8 +163,15 @@ def provenance(job: Job) -> dict[str, Any]:
     }
 
 
-def write_end(context: JobContext, end: End) -> None:
-    """The attempt's manifest, then the record's end, then `job.json`; recovery completes what a crash left between."""
+def write_end(context: JobContext, end: End) -> End:
+    """The attempt's manifest, then the record's end, then `job.json`; recovery completes what a crash left between.
+
+    Returns:
+        How it ended in the end: a result that found no room is none.
+
+    Raises:
+        StopRequested: another attempt owns the job, or a result waits for its storage, and the job was stopped.
+    """
     error = end.error
     told = {
         "status": str(end.status),
@@ -173,24 +183,24 @@ def write_end(context: JobContext, end: End) -> None:
     }
     queue, claim = context.queue, context.claim
     try:
-        artifacts.write_manifest(queue.storage, claim, told)
+        if end.status == JobStatus.SUCCEEDED:
+            context.patiently(lambda: artifacts.write_manifest(queue.storage, claim, told))
+        else:
+            artifacts.write_manifest(queue.storage, claim, told)
     except DreamqError as trouble:
         log.warning("job %s: no manifest (%s)", claim.job_id, trouble)
         if end.status == JobStatus.SUCCEEDED:
             error = Failure(code=trouble.code, message=trouble.message)
-            end = End(JobStatus.FAILED, error)
+            end = End(JobStatus.FAILED, error, recycle=end.recycle)
     fields = {"summary": json.dumps(told["summary"]), "provenance": json.dumps(told["provenance"])}
     if error:
         fields["error"] = error.model_dump_json()
     if not insist(lambda: queue.store.finish(claim, end.status, fields)):
-        log.warning(
-            "job %s: attempt %d lost its lease at the end; it does not count", claim.job_id, claim.attempt
-        )
-        context.discard()
-        return
+        raise LeaseLost()
     if end.status == JobStatus.SUCCEEDED:
         context.delete_checkpoints()
     queue.settle_end(insist(lambda: queue.store.get(claim.job_id)))
+    return end
 
 
 def give_back(queue: Queue, claim: Claim, reason: str) -> None:

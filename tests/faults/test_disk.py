@@ -108,13 +108,27 @@ def test_a_storage_that_is_read_only_for_a_while_costs_no_job_its_work(
     disk: SmallDisk, new_fleet: Callable[..., Fleet]
 ):
     fleet = new_fleet(storage_url=str(disk.seen_at))
-    fleet.start()
+    (worker,) = fleet.start()
     job = fleet.submit(steps=40, step_s=0.05, checkpoint_every=5)
     fleet.until_step(job, 10)
 
     disk.remount("ro")
-    fleet.until(lambda now: now.attempts[0].ended_ms, job)
+    until(lambda: "waits for the storage" in worker.log(), what="the job's wait")
     disk.remount("rw")
 
-    ended = fleet.assert_succeeded(job)
-    assert ended.summary["resumed_from_step"] >= 10
+    assert len(fleet.assert_succeeded(job).attempts) == 1
+
+
+def test_a_job_that_waits_for_its_storage_can_be_cancelled(disk: SmallDisk, new_fleet: Callable[..., Fleet]):
+    fleet = new_fleet(storage_url=str(disk.seen_at))
+    (worker,) = fleet.start()
+    job = fleet.submit(steps=400, step_s=0.05, checkpoint_every=5)
+    fleet.until_step(job, 10)
+    disk.remount("ro")
+    until(lambda: "waits for the storage" in worker.log(), what="the job's wait")
+
+    fleet.queue.cancel(job.id)
+
+    fleet.until(lambda now: now.status == JobStatus.CANCELLED, job)
+    disk.remount("rw")
+    fleet.assert_files_whole(fleet.ended(job))
