@@ -23,6 +23,7 @@ from shared.job import Attempt, Job, JobStatus, Worker
 
 P = "dreamq:"
 _CHUNK = 200
+_FAILURES_KEPT_S = 86400
 _LUA = Path(__file__).parent / "lua"
 _PLAIN = ("id", "kind", "priority", "queue", "idempotency", "status", "token", "stop")
 _NUMBERS = ("created_ms", "score", "attempt", "losses", "started_ms", "finished_ms", "forecast_bytes")
@@ -418,10 +419,48 @@ class JobStore:
             if info is not None
         ]
 
+    def drain(self, host: str) -> None:
+        """Take a host out of service: its workers give back their jobs and take no others."""
+        with reachable():
+            self.redis.sadd(f"{P}drained", host)
+
+    def undrain(self, host: str) -> bool:
+        """Put a host back in service; False when it was not out of it."""
+        with reachable():
+            return bool(self.redis.srem(f"{P}drained", host))
+
+    def drained_hosts(self) -> list[str]:
+        """The hosts that are out of service."""
+        with reachable():
+            return sorted(self.redis.smembers(f"{P}drained"))
+
+    def is_drained(self, host: str) -> bool:
+        """Whether a host is out of service."""
+        with reachable():
+            return bool(self.redis.sismember(f"{P}drained", host))
+
+    def note_device_failure(self, worker_name: str, job_id: str) -> None:
+        """Note that a worker's device failed on a job; one that fails on it again counts once."""
+        with reachable():
+            pipe = self.redis.pipeline(transaction=False)
+            pipe.sadd(f"{P}device_failures:{worker_name}", job_id)
+            pipe.expire(f"{P}device_failures:{worker_name}", _FAILURES_KEPT_S)
+            pipe.execute()
+
+    def device_failures(self, worker_name: str) -> int:
+        """On how many jobs a worker's device failed since the last that succeeded."""
+        with reachable():
+            return int(self.redis.scard(f"{P}device_failures:{worker_name}"))
+
+    def note_device_works(self, worker_name: str) -> None:
+        """Note that a job succeeded on a worker's device."""
+        with reachable():
+            self.redis.delete(f"{P}device_failures:{worker_name}")
+
     # What there is, in numbers
 
     def counters(self) -> dict[str, int]:
-        """What was counted since Redis was last empty: `ended <kind> <status> <code>`, `requeued <reason>`, `republished`."""
+        """Since Redis was last empty: `ended <kind> <status> <code>`, `requeued <reason>`, `republished`."""
         with reachable():
             return {name: int(value) for name, value in self.redis.hgetall(f"{P}counters").items()}
 
