@@ -74,6 +74,20 @@ class QueueHead(NamedTuple):
     """When the job that is next was submitted; None where none waits."""
 
 
+class ServerFacts(NamedTuple):
+    """What matters to us of a Redis server."""
+
+    version: str
+    policy: str
+    """What it does when its memory is full; only `noeviction` keeps jobs."""
+    append_only: bool
+    append_only_ok: bool
+    """Whether its last write to the append-only file succeeded."""
+    used_bytes: int
+    limit_bytes: int
+    """0: none is set."""
+
+
 @dataclass(frozen=True)
 class Published:
     """A message that is out and not yet claimed."""
@@ -528,6 +542,30 @@ class JobStore:
                     if lock.owned():
                         lock.release()
 
+    def recovery_lock_left_s(self) -> float | None:
+        """How long the recovery lock is held at most; None when it is free, negative when it has no end."""
+        with reachable():
+            left_ms = int(self.redis.pttl(f"{P}recovery"))
+        return None if left_ms == -2 else left_ms / 1000
+
+    def take_turn(self, name: str, *, every_s: float) -> bool:
+        """Whether it is this process' turn to do what is to be done once in a while by one of them."""
+        with reachable():
+            return bool(self.redis.set(f"{P}turn:{name}", "taken", nx=True, px=int(every_s * 1000)))
+
+    def server_facts(self) -> ServerFacts:
+        """What the Redis server says of itself."""
+        with reachable():
+            info = self.redis.info()
+        return ServerFacts(
+            version=str(info.get("redis_version", "0")),
+            policy=str(info.get("maxmemory_policy", "unknown")),
+            append_only=bool(info.get("aof_enabled")),
+            append_only_ok=info.get("aof_last_write_status", "ok") == "ok",
+            used_bytes=int(info.get("used_memory", 0)),
+            limit_bytes=int(info.get("maxmemory", 0)),
+        )
+
     def server_run(self) -> str:
         """An id that changes when the Redis server restarts."""
         with reachable():
@@ -574,6 +612,8 @@ class JobStore:
             pipe.srem(f"{P}unwritten", job.id)
             pipe.hdel(f"{P}running", job.id)
             pipe.delete(f"{P}job:{job.id}", f"{P}events:{job.id}")
+            if job.idempotency:
+                pipe.delete(f"{P}idempotency:{job.idempotency.partition(' ')[0]}")
             pipe.execute()
 
 

@@ -17,6 +17,7 @@ from celery import bootsteps, signals
 from celery.worker import state as celery_state
 
 from shared.celery_app import celery_app
+from shared.doctor import memory_policy_warning
 from shared.errors import DreamqError, JobNotFound, LeaseLost, QueueUnavailable
 from shared.job import Job
 from shared.job_store import Claim
@@ -115,6 +116,8 @@ class LeaseKeeper(threading.Thread):
         self.store.announce(self.worker.name, info, ttl_ms=int(self.settings.lease_s * 3000))
         self._announced_at = now
         if became_ready:
+            if warning := memory_policy_warning(self.store):
+                log.warning(warning)
             self.queue.dispatch.forget_workers()
             self.queue.dispatch.step()
 
