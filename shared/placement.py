@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from shared.errors import RequestInvalid
 from shared.kinds import KINDS
 
 GIB = 2**30
@@ -40,6 +41,27 @@ def all_queues(classes: Iterable[str] = tuple(CLASSES)) -> list[str]:
 def classes_held(memory_bytes: int) -> list[str]:
     """The classes whose jobs a device holds; the smallest is every device's."""
     return [name for name, size in CLASSES.items() if memory_bytes >= size or name == SMALLEST]
+
+
+def checked_queues(wanted: str | None) -> str | None:
+    """The same kinds and queues, when there are such. A misspelt one would serve nothing, for ever, in silence.
+
+    Raises:
+        RequestInvalid: naming the one there is not.
+    """
+    for name in wanted.split(",") if wanted else ():
+        if name.strip() not in all_queues():
+            raise RequestInvalid(f"there is no kind {name.strip()!r}; there are {', '.join(KINDS)}")
+    return wanted
+
+
+def checked_classes(names: str) -> list[str]:
+    """Memory classes separated by commas, when there are such; raises as `checked_queues`."""
+    classes = [name.strip() for name in names.split(",") if name.strip()]
+    for name in classes:
+        if name not in CLASSES:
+            raise RequestInvalid(f"there is no memory class {name!r}; there are {', '.join(CLASSES)}")
+    return classes
 
 
 def queues_served(wanted: str | None, memory_bytes: int, classes: Sequence[str] = ()) -> list[str]:

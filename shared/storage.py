@@ -9,6 +9,7 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -146,6 +147,16 @@ class Storage:
         names = (str(entry).rstrip("/").rsplit("/", 1)[-1] for entry in found)
         return sorted(name for name in names if NAME.fullmatch(name))
 
+    def modified_ms(self, folder: str) -> dict[str, int]:
+        """When each file in a folder was last written (milliseconds since 1970, by the storage's clock)."""
+        with told_apart():
+            try:
+                found: list[dict[str, Any]] = self.fs.ls(self.full(folder), detail=True)
+            except FileNotFoundError:
+                return {}
+        names = {entry["name"].rsplit("/", 1)[-1]: entry for entry in found if entry["type"] == "file"}
+        return {name: written_ms(entry) for name, entry in names.items() if NAME.fullmatch(name)}
+
     def delete(self, path: str) -> None:
         """Remove a file or a folder with all in it, if it is there."""
         with told_apart():
@@ -219,9 +230,8 @@ class Storage:
             Path(spool.name).unlink(missing_ok=True)
 
     def _keep_upload(self, upload_id: str, temporary: Path) -> None:
+        # Written again where it is there already: the same bytes, and new to retention, which goes by the file's age.
         path = f"uploads/{upload_id}"
-        if self.exists(path):
-            return
         with told_apart():
             if self.local:
                 temporary.chmod(0o644)
@@ -239,6 +249,18 @@ class Storage:
             return self.local_path(f"uploads/{upload_id}")
         except FileNotFoundError as error:
             raise UploadNotFound(f"there is no upload {upload_id}; upload the file first") from error
+
+
+def written_ms(entry: dict[str, Any]) -> int:
+    """When a file was last written, from what fsspec's listing of its storage says (each has a word of its own)."""
+    told = next(
+        entry[word]
+        for word in ("mtime", "LastModified", "updated", "last_modified", "created")
+        if word in entry
+    )
+    if isinstance(told, str):
+        told = datetime.fromisoformat(told)
+    return int((told.timestamp() if isinstance(told, datetime) else told) * 1000)
 
 
 _SIGNATURES = (

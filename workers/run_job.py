@@ -34,6 +34,7 @@ from shared.kinds.base import JobParams
 from shared.queue import Queue, invalid_input, queue_from_environment
 from tasks.job_context import JobContext
 from workers import child, lease  # noqa: F401  (lease: its signals make a Celery worker one of ours)
+from workers.duty import device_failed, lacks_memory, on_gpu
 from workers.identity import device, this_worker
 
 log = logging.getLogger(__name__)
@@ -49,6 +50,10 @@ class End:
     error: Failure | None = None
     recycle: bool = False
     """Whether the process is no longer fit for another job."""
+
+
+class DeviceFailed(Exception):
+    """The GPU failed under the job, which is not the job's fault: it goes on elsewhere, or in a new process."""
 
 
 def run_job(job_id: str) -> None:
@@ -81,6 +86,15 @@ def run_job(job_id: str) -> None:
         # Signalled while it could not see the flag. A cancelled job ends here, any other goes back to the queue.
         give_back(queue, claim, "shutdown")
         raise
+    except DeviceFailed as failure:
+        log.error("job %s: the device failed: %s", job_id, failure.__cause__)
+        insist(lambda: queue.store.note_device_failure(worker.name, job_id))
+        give_back(queue, claim, "device_failed", loss=True)
+        if current_task:
+            raise SystemExit(0) from failure  # a process whose CUDA context broke computes no more
+        return
+    if end.status == JobStatus.SUCCEEDED and on_gpu(device()):
+        insist(lambda: queue.store.note_device_works(worker.name))
     log.info(
         "job %s: %s%s", job_id, end.status, f" ({end.error.code}: {end.error.message})" if end.error else ""
     )
@@ -93,7 +107,7 @@ def perform(job: Job, context: JobContext) -> End:
     """Run the kind's task and say how it ended.
 
     Raises:
-        LeaseLost, JobPreempted, SystemExit: it has not ended, another attempt will go on.
+        LeaseLost, JobPreempted, DeviceFailed, SystemExit: it has not ended, another attempt will go on.
     """
     try:
         params = checked_params(job)
@@ -120,11 +134,13 @@ def perform(job: Job, context: JobContext) -> End:
             return failed(StorageFull.code, "this machine's disk has no room left")
         return crashed(job, error)
     except (Exception, KeyboardInterrupt, GeneratorExit) as error:
-        if type(error).__name__ == "ResourceExhaustedError":
-            code = "gpu_out_of_memory" if device().get("uuid") else "out_of_memory"
+        if lacks_memory(error):
+            code = "gpu_out_of_memory" if on_gpu(device()) else "out_of_memory"
             return failed(
                 code, "the job needs more memory than its device has: choose a smaller size", recycle=True
             )
+        if on_gpu(device()) and device_failed(error):
+            raise DeviceFailed from error
         return crashed(job, error)
     return End(JobStatus.SUCCEEDED)
 
@@ -203,10 +219,10 @@ def write_end(context: JobContext, end: End) -> End:
     return end
 
 
-def give_back(queue: Queue, claim: Claim, reason: str) -> None:
+def give_back(queue: Queue, claim: Claim, reason: str, *, loss: bool = False) -> None:
     """Return an unfinished job: to the queue, or to its end if a user cancelled it."""
     status = insist(
-        lambda: queue.store.release(claim, reason, loss=False, max_losses=queue.settings.max_losses)
+        lambda: queue.store.release(claim, reason, loss=loss, max_losses=queue.settings.max_losses)
     )
     log.info(
         "job %s: attempt %d stopped (%s); the job is %s",
