@@ -32,9 +32,6 @@ from tasks.style_objective import Functions, Losses, Objective, Weights, build_o
 
 BOOK_PIXELS = 400 * 600
 """The size of picture at which the weights are the book's."""
-MEMORY_ITERATIONS = 30
-"""L-BFGS starts its memory anew after so many iterations, so that what leads from there to any later point fits
-into a checkpoint, and a resumed job equals an unbroken one."""
 PREVIEWS = 10
 XLA_PAYS_FROM = 1e10
 """Memory of all gradients of a scale (bytes) from where a tenth less time is worth a compilation."""
@@ -183,7 +180,11 @@ class Painter:
         self._last_preview = 0
 
     def paint(self, scale: int) -> None:
-        """Minimise at one size, in runs of L-BFGS of at most MEMORY_ITERATIONS each."""
+        """Minimise at one size, in runs of L-BFGS that each start its memory anew.
+
+        The runs are so short that the gradients of one fit into a checkpoint. With them a resumed job takes the same
+        steps again without the network, and equals an unbroken one.
+        """
         painting = self.painting
         shape, planned = self.shapes[scale], self.planned[scale]
         if len(painting.scales) == scale:
@@ -191,8 +192,9 @@ class Painter:
         self.best = painting.picture
         objective = self.objective(shape, planned)
         now = painting.scales[scale]
+        run_iterations = self.inputs.params.memory_iterations(shape)
         while now.iterations < planned:
-            stop = self._run(objective, min(MEMORY_ITERATIONS, planned - now.iterations))
+            stop = self._run(objective, min(run_iterations, planned - now.iterations))
             now.message = stop.message
             if stop.at_minimum or not stop.iterations:
                 now.ended_by = "minimum" if stop.at_minimum else "no_progress"

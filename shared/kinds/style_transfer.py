@@ -23,6 +23,10 @@ CORRECTIONS = (5, 20)
 """The fewest and the most pairs of steps that L-BFGS remembers; the most for all but very large pictures."""
 OPTIMISER_BYTES = 2**30
 """What the memory of L-BFGS may take (bytes) before it remembers fewer pairs."""
+MEMORY_ITERATIONS = (5, 30)
+"""The fewest and the most iterations after which L-BFGS starts its memory anew; the most for all but large pictures."""
+TRACE_BYTES = 2**28
+"""What the gradients since then may take (bytes); they go into each checkpoint."""
 PICTURE_BYTES_PER_PIXEL = 60 * 3 * 4
 """Content, styles, masks and the optimiser's vectors beside its memory, as so many (height, width, 3) float32."""
 
@@ -232,6 +236,11 @@ class StyleTransferParams(JobParams):
         pair_bytes = 2 * 3 * 8 * shape[0] * shape[1]
         return min(most, max(fewest, OPTIMISER_BYTES // pair_bytes))
 
+    def memory_iterations(self, shape: Shape) -> int:
+        """After how many iterations L-BFGS starts its memory anew for a picture of this shape."""
+        fewest, most = MEMORY_ITERATIONS
+        return min(most, max(fewest, TRACE_BYTES // (3 * 4 * shape[0] * shape[1])))
+
     def tile_side_px(self, shape: Shape) -> int | None:
         """Side of the tiles for a picture of this shape (px), a multiple of the network's stride; None: in one piece.
 
@@ -333,10 +342,14 @@ class StyleTransferParams(JobParams):
             height, width = min(height, seen_px), min(width, seen_px)
         gradient = self._network.gradient_bytes(self.used_layers, height * width)
         content_layer = self._network.layers[self.content_layer]
-        # Per pixel of the whole picture: the content's features, the optimiser's memory, and the pictures.
+        # Per pixel of the whole picture: the content's features, the optimiser's memory and trace, and the pictures.
         per_pixel = (
             4 * content_layer.channels / content_layer.stride_px**2
             + 2 * 3 * 8 * self.corrections(result)
+            + 4
+            * 3
+            * 4
+            * self.memory_iterations(result)  # as gradients, as one array, and as a checkpoint's bytes
             + PICTURE_BYTES_PER_PIXEL
         )
         fixed = RUNTIME_BYTES + self._network.weights_bytes

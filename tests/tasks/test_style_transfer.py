@@ -13,6 +13,7 @@ from PIL import Image
 
 from shared.errors import InvalidInput, JobPreempted
 from shared.job import Job, JobStatus, Worker
+from shared.kinds import style_transfer as kind
 from shared.kinds.style_transfer import StyleTransferParams
 from tasks import job_context, style_transfer
 from tasks.colors import luminance
@@ -462,7 +463,7 @@ def test_a_resumed_job_equals_an_unbroken_one(queue, begin, monkeypatch, reports
     """Stopped in the middle of a run of L-BFGS, at the coarse size and at the fine one, after its memory was
     started anew."""
     monkeypatch.setattr(job_context, "TELL_EVERY_S", 0)
-    monkeypatch.setattr(style_transfer, "MEMORY_ITERATIONS", 5)
+    monkeypatch.setattr(kind, "MEMORY_ITERATIONS", (5, 5))
     unbroken = begin()
     run_through(queue, unbroken)
     stopped = begin(context=StoppedContext)
