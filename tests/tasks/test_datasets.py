@@ -5,45 +5,29 @@ import hashlib
 import http.server
 import threading
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from shared.errors import DataUnavailable, InvalidInput
 from shared.kinds.vae_train import VaeTrainParams
-from shared.settings import Settings
 from tasks import built_in_sets
 from tasks.built_in_sets import PublishedFile, cifar_records, find, load_built_in
 from tasks.datasets import epoch_batches, epoch_order, fit_picture, load_dataset, with_channels
 from tests.archives import blobs, folder_of, npz_of, png, zip_of
+from tests.tasks.attempts import begin
 
 NOBODY = "http://127.0.0.1:9/"  # the discard port, where nothing listens
 
 
-class Job:
-    """As much of a job as reading a data set takes."""
-
-    def __init__(self, folder: Path, upload: bytes = b"") -> None:
-        self.folder, self.summary, self.warnings = folder, {}, []
-        self.settings = Settings(weights_dir=folder / "weights")
-        (folder / "upload").write_bytes(upload)
-
-    def upload_path(self, upload_id: str) -> Path:
-        return self.folder / "upload"
-
-    def report(self, step, total, message="", **rest) -> None:
-        assert step <= total
-
-    def warn(self, code, message, detail=None) -> None:
-        self.warnings.append(SimpleNamespace(code=code, message=message, detail=detail))
-
-
 @pytest.fixture
-def load(tmp_path: Path):
+def load(queue):
+    """Read an uploaded data set as a training would; the data set, and the job that was told of it."""
+
     def load_upload(upload: bytes, size=None, **params):
-        job = Job(tmp_path, upload)
-        return load_dataset(VaeTrainParams(dataset="0" * 64, seed=1, **params), job, size), job
+        job = begin(queue, queue.submit("steps", {}).id)
+        chosen = VaeTrainParams(dataset=queue.upload(upload).id, seed=1, **params)
+        return load_dataset(chosen, job, size), job
 
     return load_upload
 
