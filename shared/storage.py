@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -16,7 +16,14 @@ from typing import IO, Any, NamedTuple
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from shared.errors import InvalidInput, StorageFull, StorageUnavailable, UploadNotFound, UploadTooLarge
+from shared.errors import (
+    DreamqError,
+    InvalidInput,
+    StorageFull,
+    StorageUnavailable,
+    UploadNotFound,
+    UploadTooLarge,
+)
 
 LONGEST_NAME = 128
 NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{LONGEST_NAME - 1}}}")
@@ -53,15 +60,29 @@ def checked_name(name: str) -> str:
 
 
 @contextmanager
-def told_apart() -> Iterator[None]:
-    """Name the trouble a file system can have: full, or out of reach; a file that is not there stays what it is."""
+def told_apart(*, writing: bool = False, foreign: bool = False) -> Iterator[None]:
+    """Name the trouble a file system can have: full, or out of reach; a file that is not there stays what it is.
+
+    Args:
+        writing: nothing is looked for that may not be there, only a place to write to.
+        foreign: the file system is one with a client of its own, which raises errors that Python does not know
+            (no connection, no credentials).
+    """
     try:
         yield
-    except FileNotFoundError:
+    except DreamqError:
         raise
+    except FileNotFoundError as error:
+        if not writing:
+            raise
+        raise StorageUnavailable(f"the storage cannot be written: {error}") from error
     except OSError as error:
         if error.errno in _FULL:
             raise StorageFull(f"the storage has no room left ({error.strerror})") from error
+        raise StorageUnavailable(f"the storage cannot be used: {error}") from error
+    except Exception as error:
+        if not foreign:
+            raise
         raise StorageUnavailable(f"the storage cannot be used: {error}") from error
 
 
@@ -71,7 +92,8 @@ class Storage:
     def __init__(self, url: str) -> None:
         self.url = url
         try:
-            self.fs, self.root = fsspec.core.url_to_fs(url)
+            # No cache of listings: other machines write here too.
+            self.fs, self.root = fsspec.core.url_to_fs(url, use_listings_cache=False)
         except (ImportError, ValueError) as error:
             raise StorageUnavailable(f"STORAGE_URL={url!r} cannot be used: {error}") from error
         self.local = isinstance(self.fs, LocalFileSystem)
@@ -81,6 +103,9 @@ class Storage:
         """The path as the file system knows it."""
         return f"{self.root}/{checked(path)}"
 
+    def _told_apart(self, *, writing: bool = False) -> AbstractContextManager[None]:
+        return told_apart(writing=writing, foreign=not self.local)
+
     def write(self, path: str, data: bytes) -> None:
         """Store bytes: whole under the name, or not at all.
 
@@ -88,7 +113,7 @@ class Storage:
             StorageFull: there is no room; nothing is left under the name.
             StorageUnavailable: any other trouble.
         """
-        with told_apart():
+        with self._told_apart(writing=True):
             if not self.local:
                 self.fs.pipe_file(self.full(path), data)
                 return
@@ -97,7 +122,7 @@ class Storage:
 
     def write_file(self, path: str, source: Path) -> None:
         """Store a local file's bytes; raises as `write`."""
-        with told_apart():
+        with self._told_apart(writing=True):
             if not self.local:
                 self.fs.put_file(str(source), self.full(path))
                 return
@@ -121,27 +146,25 @@ class Storage:
 
     def read(self, path: str) -> bytes:
         """All bytes of a file; FileNotFoundError when there is none."""
-        with told_apart():
+        with self._told_apart():
             return bytes(self.fs.cat_file(self.full(path)))
 
     def open(self, path: str) -> IO[bytes]:
         """Open a file for reading; FileNotFoundError when there is none."""
-        with told_apart():
+        with self._told_apart():
             opened: IO[bytes] = self.fs.open(self.full(path), "rb")
             return opened
 
     def exists(self, path: str) -> bool:
         """Whether there is a file of this name."""
-        with told_apart():
+        with self._told_apart():
             return bool(self.fs.exists(self.full(path)))
 
     def names(self, folder: str) -> list[str]:
         """The names in a folder, sorted; none when there is no such folder."""
-        with told_apart():
+        with self._told_apart():
             try:
-                found: list[Any] = self.fs.ls(
-                    self.full(folder), detail=False, **({} if self.local else {"refresh": True})
-                )
+                found: list[Any] = self.fs.ls(self.full(folder), detail=False)
             except (FileNotFoundError, NotADirectoryError):
                 return []
         names = (str(entry).rstrip("/").rsplit("/", 1)[-1] for entry in found)
@@ -149,7 +172,7 @@ class Storage:
 
     def modified_ms(self, folder: str) -> dict[str, int]:
         """When each file in a folder was last written (milliseconds since 1970, by the storage's clock)."""
-        with told_apart():
+        with self._told_apart():
             try:
                 found: list[dict[str, Any]] = self.fs.ls(self.full(folder), detail=True)
             except FileNotFoundError:
@@ -159,7 +182,7 @@ class Storage:
 
     def delete(self, path: str) -> None:
         """Remove a file or a folder with all in it, if it is there."""
-        with told_apart():
+        with self._told_apart():
             try:
                 self.fs.rm(self.full(path), recursive=True)
             except FileNotFoundError:
@@ -179,7 +202,7 @@ class Storage:
         if not copy.exists():
             self.cache.mkdir(parents=True, exist_ok=True, mode=0o700)
             temporary = copy.with_name(f"{uuid.uuid4().hex}.tmp")
-            with told_apart():
+            with self._told_apart():
                 self.fs.get_file(self.full(path), str(temporary))
             temporary.replace(copy)
         return copy
@@ -232,7 +255,7 @@ class Storage:
     def _keep_upload(self, upload_id: str, temporary: Path) -> None:
         # Written again where it is there already: the same bytes, and new to retention, which goes by the file's age.
         path = f"uploads/{upload_id}"
-        with told_apart():
+        with self._told_apart(writing=True):
             if self.local:
                 temporary.chmod(0o644)
                 temporary.replace(self.full(path))
