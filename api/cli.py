@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from api import admin as admin_commands
 from api import keys, options
 from api.client import ENDED, ApiError, Client, Unavailable
 from api.watch import watch_job
@@ -417,6 +418,10 @@ def print_json(value: Any) -> None:
 @main.group(cls=Commands)
 def admin() -> None:
     """For operators, on a host with the server's settings; needs no running server."""
+
+
+for command in (admin_commands.drain, admin_commands.prune, admin_commands.doctor):
+    admin.add_command(command)
 
 
 @admin.group("keys")

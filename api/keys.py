@@ -21,11 +21,10 @@ _HEAD = "# API keys of dreamq: name, sha256 of the key, when it was made. Writte
 
 
 class ApiKey(NamedTuple):
-    """What is kept of a key."""
+    """What is kept of a key. It is 256 random bits, so a plain hash cannot be searched through."""
 
     name: str
     sha256: str
-    # A key is 256 random bits, so a plain hash cannot be searched through; no salt and no slow hash is needed.
     created_at: str
 
 

@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from celery import Celery
 
-from shared.kinds import KINDS
+from shared.placement import all_queues
 from shared.settings import Settings
 
 
@@ -35,7 +35,11 @@ def transport_options(settings: Settings, *, impatient: bool) -> dict[str, Any]:
         "socket_connect_timeout": 1 if impatient else 5,
         "socket_keepalive": True,
         "health_check_interval": 25,
-        "retry_on_timeout": not impatient,
+        # A retry below kombu makes a new connection behind its back: it subscribes anew and waits for the first
+        # message, in the main loop. An error instead lets Celery connect again as a whole.
+        "retry_on_timeout": False,
+        # The store holds the order; three more lists for each queue would only be polled for nothing.
+        "priority_steps": [0],
     }
 
 
@@ -83,7 +87,7 @@ def make_celery_app(settings: Settings, *, impatient: bool = False) -> Celery:
         # Logs are lines on stderr; what a library prints stays apart from them.
         worker_hijack_root_logger=False,
         worker_redirect_stdouts=False,
-        task_queues={kind: {"exchange": kind, "routing_key": kind} for kind in KINDS},
+        task_queues={name: {"exchange": name, "routing_key": name} for name in all_queues()},
         task_default_queue="default",
         task_create_missing_queues=True,
     )

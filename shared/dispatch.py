@@ -3,11 +3,14 @@
 import logging
 import time
 from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
 
 from celery import Celery
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
+from shared.errors import QueueUnavailable
 from shared.job_store import JobStore
 
 log = logging.getLogger(__name__)
@@ -23,8 +26,8 @@ class Dispatch:
     def __init__(self, store: JobStore, app: Celery) -> None:
         self.store = store
         self.app = app
-        self._windows: dict[str, int] = {}
-        self._most = 0
+        self._known: set[str] = set()
+        self._rooms: list[tuple[int, dict[str, int]]] = []
         self._looked_at = float("-inf")
 
     def step(self, queue: str = "") -> int:
@@ -38,12 +41,13 @@ class Dispatch:
         Raises:
             QueueUnavailable: Redis cannot be reached.
         """
-        if queue and queue not in self._windows:
+        if queue and queue not in self._known:
             self.forget_workers()
         self._look_at_workers()
         published = 0
-        for job_id, queue, kind in self.store.take_next(self._most, self._windows):
-            published += self.publish(job_id, queue, kind)
+        for most, windows in self._rooms:
+            for job_id, queue, kind in self.store.take_next(most, windows):
+                published += self.publish(job_id, queue, kind)
         return published
 
     def publish(self, job_id: str, queue: str, kind: str) -> bool:
@@ -54,22 +58,47 @@ class Dispatch:
             )
         except (OperationalError, RedisError, OSError) as error:
             log.warning("job %s: not published (%s); recovery will try again", job_id, error)
+            with suppress(QueueUnavailable):
+                self.store.not_published(queue, job_id)
             return False
         return True
 
     def _look_at_workers(self) -> None:
-        """Size the windows by the workers that serve each queue; looked at once a second, not at each submit."""
+        """Size the windows by the workers there are; looked at once a second, not at each submit."""
         now = time.monotonic()
         if now - self._looked_at < _WORKERS_KNOWN_FOR_S:
             return
-        workers = self.store.workers()
-        serving = Counter(queue for worker in workers for queue in worker["queues"])
-        # With no worker known, two messages wait for the first that comes.
-        queues = set(self.store.queues()) | set(serving)
-        self._windows = {queue: MESSAGES_PER_WORKER * max(1, serving[queue]) for queue in sorted(queues)}
-        self._most = MESSAGES_PER_WORKER * max(1, len(workers))
+        ready = [worker for worker in self.store.workers() if worker.get("state", "ready") == "ready"]
+        self._known = set(self.store.queues())
+        self._rooms = rooms(self._known, [worker["queues"] for worker in ready])
         self._looked_at = now
 
     def forget_workers(self) -> None:
         """Look again at the next step (a worker or a queue came)."""
         self._looked_at = float("-inf")
+
+
+def rooms(queues: set[str], served: Sequence[Sequence[str]]) -> list[tuple[int, dict[str, int]]]:
+    """How many messages may be out: for each group of workers that serve the same, at most so many over its queues,
+    and at most so many in each of them.
+
+    What no worker serves stays in the store, or its messages would fill the room of those that are. With no worker
+    at all, two messages wait for the first that comes.
+
+    Args:
+        queues: those in which a job ever waited.
+        served: the queues of each worker that takes jobs.
+    """
+    serving = Counter(queue for worker in served for queue in worker)
+    groups = Counter(frozenset(worker) & queues for worker in served) or Counter({frozenset(queues): 1})
+    # Who serves most comes first. Otherwise those who serve less would refill the queues that they share, again and
+    # again, before an older job of a queue that they do not serve has its turn.
+    order = sorted(groups, key=lambda group: (-len(group), sorted(group)))
+    return [
+        (
+            MESSAGES_PER_WORKER * groups[group],
+            {queue: MESSAGES_PER_WORKER * max(1, serving[queue]) for queue in sorted(group)},
+        )
+        for group in order
+        if group
+    ]

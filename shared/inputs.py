@@ -27,10 +27,15 @@ class SubmitInputs:
 
     @property
     def largest_worker_bytes(self) -> int | None:
-        """Memory of the largest registered worker's device; None while no worker is known."""
+        """Memory of the largest registered worker's device; None while no worker is known.
+
+        Where workers come and go, the setting LARGEST_DEVICE_GB counts as one that may come.
+        """
         sizes = [
             int(worker["memory_bytes"]) for worker in self.queue.store.workers() if worker.get("memory_bytes")
         ]
+        if sizes and self.settings.largest_device_gb:
+            sizes.append(int(self.settings.largest_device_gb * 2**30))
         return max(sizes, default=None)
 
     def path(self, upload_id: str, field: str) -> str:

@@ -23,6 +23,7 @@ from shared.job import Attempt, Job, JobStatus, Worker
 
 P = "dreamq:"
 _CHUNK = 200
+_FAILURES_KEPT_S = 86400
 _LUA = Path(__file__).parent / "lua"
 _PLAIN = ("id", "kind", "priority", "queue", "idempotency", "status", "token", "stop")
 _NUMBERS = ("created_ms", "score", "attempt", "losses", "started_ms", "finished_ms", "forecast_bytes")
@@ -62,6 +63,29 @@ class Renewal(NamedTuple):
     stop: str
     beat: int
     """How often the job has reported."""
+
+
+class QueueHead(NamedTuple):
+    """A queue, seen from outside."""
+
+    queue: str
+    waiting: int
+    next_created_ms: int | None
+    """When the job that is next was submitted; None where none waits."""
+
+
+class ServerFacts(NamedTuple):
+    """What matters to us of a Redis server."""
+
+    version: str
+    policy: str
+    """What it does when its memory is full; only `noeviction` keeps jobs."""
+    append_only: bool
+    append_only_ok: bool
+    """Whether its last write to the append-only file succeeded."""
+    used_bytes: int
+    limit_bytes: int
+    """0: none is set."""
 
 
 @dataclass(frozen=True)
@@ -333,7 +357,13 @@ class JobStore:
             changed = self.redis.zadd(f"{P}published:{queue}", {job_id: self.now_ms()}, xx=True, ch=True)
             if changed:
                 self.redis.hincrby(f"{P}job:{job_id}", "publishes", 1)
+                self.redis.hincrby(f"{P}counters", "republished", 1)
         return bool(changed)
+
+    def not_published(self, queue: str, job_id: str) -> None:
+        """Note that a job's message did not go out: the next step may choose it again at once."""
+        with reachable():
+            self.redis.zrem(f"{P}published:{queue}", job_id)
 
     def broker_holds(self, queue: str) -> list[str]:
         """The raw messages that wait in the broker's list of a queue (few: the window is small)."""
@@ -403,6 +433,84 @@ class JobStore:
             if info is not None
         ]
 
+    def drain(self, host: str) -> None:
+        """Take a host out of service: its workers give back their jobs and take no others."""
+        with reachable():
+            self.redis.sadd(f"{P}drained", host)
+
+    def undrain(self, host: str) -> bool:
+        """Put a host back in service; False when it was not out of it."""
+        with reachable():
+            return bool(self.redis.srem(f"{P}drained", host))
+
+    def drained_hosts(self) -> list[str]:
+        """The hosts that are out of service."""
+        with reachable():
+            return sorted(self.redis.smembers(f"{P}drained"))
+
+    def is_drained(self, host: str) -> bool:
+        """Whether a host is out of service."""
+        with reachable():
+            return bool(self.redis.sismember(f"{P}drained", host))
+
+    def note_device_failure(self, worker_name: str, job_id: str) -> None:
+        """Note that a worker's device failed on a job; one that fails on it again counts once."""
+        with reachable():
+            pipe = self.redis.pipeline(transaction=False)
+            pipe.sadd(f"{P}device_failures:{worker_name}", job_id)
+            pipe.expire(f"{P}device_failures:{worker_name}", _FAILURES_KEPT_S)
+            pipe.execute()
+
+    def device_failures(self, worker_name: str) -> int:
+        """On how many jobs a worker's device failed since the last that succeeded."""
+        with reachable():
+            return int(self.redis.scard(f"{P}device_failures:{worker_name}"))
+
+    def note_device_works(self, worker_name: str) -> None:
+        """Note that a job succeeded on a worker's device."""
+        with reachable():
+            self.redis.delete(f"{P}device_failures:{worker_name}")
+
+    # What there is, in numbers
+
+    def counters(self) -> dict[str, int]:
+        """Since Redis was last empty: `ended <kind> <status> <code>`, `requeued <reason>`, `republished`."""
+        with reachable():
+            return {name: int(value) for name, value in self.redis.hgetall(f"{P}counters").items()}
+
+    def status_counts(self) -> dict[str, int]:
+        """How many jobs there are in each status."""
+        with reachable():
+            pipe = self.redis.pipeline(transaction=False)
+            for status in JobStatus:
+                pipe.zcard(f"{P}jobs:status:{status}")
+            return dict(zip(map(str, JobStatus), pipe.execute(), strict=True))
+
+    def queue_heads(self) -> list[QueueHead]:
+        """How many jobs wait in each queue, and since when the next of each."""
+        names = self.queues()
+        with reachable():
+            pipe = self.redis.pipeline(transaction=False)
+            for name in names:
+                pipe.zcard(f"{P}queued:{name}")
+                pipe.zrange(f"{P}queued:{name}", 0, 0)
+            answers = pipe.execute()
+            for ids in answers[1::2]:
+                pipe.hget(f"{P}job:{ids[0] if ids else ''}", "created_ms")
+            created = pipe.execute()
+        return [
+            QueueHead(name, waiting, int(created_ms) if created_ms else None)
+            for name, waiting, created_ms in zip(names, answers[::2], created, strict=True)
+        ]
+
+    def running_queues(self) -> list[str]:
+        """For each running job the queue that it came from."""
+        with reachable():
+            pipe = self.redis.pipeline(transaction=False)
+            for job_id in self.redis.hkeys(f"{P}running"):
+                pipe.hget(f"{P}job:{job_id}", "queue")
+            return [queue for queue in pipe.execute() if queue]
+
     # Events
 
     def emit(self, claim: Claim, event: str, data: str) -> str:
@@ -433,6 +541,30 @@ class JobStore:
                 with reachable():
                     if lock.owned():
                         lock.release()
+
+    def recovery_lock_left_s(self) -> float | None:
+        """How long the recovery lock is held at most; None when it is free, negative when it has no end."""
+        with reachable():
+            left_ms = int(self.redis.pttl(f"{P}recovery"))
+        return None if left_ms == -2 else left_ms / 1000
+
+    def take_turn(self, name: str, *, every_s: float) -> bool:
+        """Whether it is this process' turn to do what is to be done once in a while by one of them."""
+        with reachable():
+            return bool(self.redis.set(f"{P}turn:{name}", "taken", nx=True, px=int(every_s * 1000)))
+
+    def server_facts(self) -> ServerFacts:
+        """What the Redis server says of itself."""
+        with reachable():
+            info = self.redis.info()
+        return ServerFacts(
+            version=str(info.get("redis_version", "0")),
+            policy=str(info.get("maxmemory_policy", "unknown")),
+            append_only=bool(info.get("aof_enabled")),
+            append_only_ok=info.get("aof_last_write_status", "ok") == "ok",
+            used_bytes=int(info.get("used_memory", 0)),
+            limit_bytes=int(info.get("maxmemory", 0)),
+        )
 
     def server_run(self) -> str:
         """An id that changes when the Redis server restarts."""
@@ -480,6 +612,8 @@ class JobStore:
             pipe.srem(f"{P}unwritten", job.id)
             pipe.hdel(f"{P}running", job.id)
             pipe.delete(f"{P}job:{job.id}", f"{P}events:{job.id}")
+            if job.idempotency:
+                pipe.delete(f"{P}idempotency:{job.idempotency.partition(' ')[0]}")
             pipe.execute()
 
 

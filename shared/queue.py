@@ -25,12 +25,15 @@ from shared.errors import (
     KindNotFound,
     QueueUnavailable,
     RequestInvalid,
+    StorageFull,
+    StorageUnavailable,
 )
 from shared.inputs import SubmitInputs
 from shared.job import Artifact, Job, JobStatus, Priority, new_job_id
 from shared.job_store import Event, JobStore, connect
 from shared.kinds import KINDS
 from shared.kinds.base import JobParams
+from shared.placement import SMALLEST, class_for, queue_for
 from shared.settings import Settings
 from shared.storage import Storage, Upload
 
@@ -159,12 +162,16 @@ class Queue:
             priority=priority,
             labels=dict(labels or {}),
             depends_on=[job.id for job in upstream],
-            queue=kind,
+            queue=queue_for(kind, forecast, self._workers_for(forecast)),
             created_ms=now,
             score=now + BEHIND_MS[priority],
             forecast_bytes=forecast,
             status=JobStatus.WAITING if waits else JobStatus.QUEUED,
         )
+
+    def _workers_for(self, forecast_bytes: int) -> list[dict[str, Any]]:
+        """The workers that a job's place depends on: none for one that fits every device, as most do."""
+        return [] if class_for(forecast_bytes) == SMALLEST else self.store.workers()
 
     def _checked(self, kind: str, params: JobParams | Mapping[str, Any]) -> tuple[JobParams, int]:
         """The parameters, valid in themselves and together with what they name, and the memory they need."""
@@ -257,7 +264,11 @@ class Queue:
         job = self.get(job_id)
         if job.status.ended:
             return job
-        self.storage.write(cancel_file(job_id), b"{}")
+        try:
+            self.storage.write(cancel_file(job_id), b"{}")
+        except (StorageFull, StorageUnavailable) as error:
+            # A job that fills the disk must be stoppable. Only a Redis that is emptied now would forget it.
+            log.warning("job %s: its cancel is not in storage (%s)", job_id, error)
         with suppress(JobNotFound):  # Redis has just forgotten it; recovery reads the file
             self.store.cancel(job_id)
         job = self.get(job_id)

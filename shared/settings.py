@@ -46,6 +46,12 @@ class Settings(BaseModel):
     """A pool process that holds more than this after a job is replaced (MiB); default half the machine."""
     max_trainings_per_child: Annotated[int, Field(ge=1)] = 20
     """A pool process is replaced after this many training jobs, since frameworks leak."""
+    retention_days: Annotated[int, Field(ge=1)] | None = None
+    """Jobs that ended so many days ago are removed, with their files; without it they are kept for ever."""
+
+    largest_device_gb: Annotated[float, Field(gt=0)] | None = None
+    """Memory of the largest device that a worker may have (GiB), where workers come when there is work for them.
+    Without it a job that no registered worker can hold is refused."""
 
     extra_kinds: str = ""
     """Kinds of your own: importable modules, separated by commas, each with a `PARAMS` class and a `run`."""

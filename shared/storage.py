@@ -8,14 +8,22 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from shared.errors import InvalidInput, StorageFull, StorageUnavailable, UploadNotFound, UploadTooLarge
+from shared.errors import (
+    DreamqError,
+    InvalidInput,
+    StorageFull,
+    StorageUnavailable,
+    UploadNotFound,
+    UploadTooLarge,
+)
 
 LONGEST_NAME = 128
 NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{LONGEST_NAME - 1}}}")
@@ -52,15 +60,29 @@ def checked_name(name: str) -> str:
 
 
 @contextmanager
-def told_apart() -> Iterator[None]:
-    """Name the trouble a file system can have: full, or out of reach; a file that is not there stays what it is."""
+def told_apart(*, writing: bool = False, foreign: bool = False) -> Iterator[None]:
+    """Name the trouble a file system can have: full, or out of reach; a file that is not there stays what it is.
+
+    Args:
+        writing: nothing is looked for that may not be there, only a place to write to.
+        foreign: the file system is one with a client of its own, which raises errors that Python does not know
+            (no connection, no credentials).
+    """
     try:
         yield
-    except FileNotFoundError:
+    except DreamqError:
         raise
+    except FileNotFoundError as error:
+        if not writing:
+            raise
+        raise StorageUnavailable(f"the storage cannot be written: {error}") from error
     except OSError as error:
         if error.errno in _FULL:
             raise StorageFull(f"the storage has no room left ({error.strerror})") from error
+        raise StorageUnavailable(f"the storage cannot be used: {error}") from error
+    except Exception as error:
+        if not foreign:
+            raise
         raise StorageUnavailable(f"the storage cannot be used: {error}") from error
 
 
@@ -70,7 +92,8 @@ class Storage:
     def __init__(self, url: str) -> None:
         self.url = url
         try:
-            self.fs, self.root = fsspec.core.url_to_fs(url)
+            # No cache of listings: other machines write here too.
+            self.fs, self.root = fsspec.core.url_to_fs(url, use_listings_cache=False)
         except (ImportError, ValueError) as error:
             raise StorageUnavailable(f"STORAGE_URL={url!r} cannot be used: {error}") from error
         self.local = isinstance(self.fs, LocalFileSystem)
@@ -80,6 +103,9 @@ class Storage:
         """The path as the file system knows it."""
         return f"{self.root}/{checked(path)}"
 
+    def _told_apart(self, *, writing: bool = False) -> AbstractContextManager[None]:
+        return told_apart(writing=writing, foreign=not self.local)
+
     def write(self, path: str, data: bytes) -> None:
         """Store bytes: whole under the name, or not at all.
 
@@ -87,7 +113,7 @@ class Storage:
             StorageFull: there is no room; nothing is left under the name.
             StorageUnavailable: any other trouble.
         """
-        with told_apart():
+        with self._told_apart(writing=True):
             if not self.local:
                 self.fs.pipe_file(self.full(path), data)
                 return
@@ -96,7 +122,7 @@ class Storage:
 
     def write_file(self, path: str, source: Path) -> None:
         """Store a local file's bytes; raises as `write`."""
-        with told_apart():
+        with self._told_apart(writing=True):
             if not self.local:
                 self.fs.put_file(str(source), self.full(path))
                 return
@@ -120,35 +146,43 @@ class Storage:
 
     def read(self, path: str) -> bytes:
         """All bytes of a file; FileNotFoundError when there is none."""
-        with told_apart():
+        with self._told_apart():
             return bytes(self.fs.cat_file(self.full(path)))
 
     def open(self, path: str) -> IO[bytes]:
         """Open a file for reading; FileNotFoundError when there is none."""
-        with told_apart():
+        with self._told_apart():
             opened: IO[bytes] = self.fs.open(self.full(path), "rb")
             return opened
 
     def exists(self, path: str) -> bool:
         """Whether there is a file of this name."""
-        with told_apart():
+        with self._told_apart():
             return bool(self.fs.exists(self.full(path)))
 
     def names(self, folder: str) -> list[str]:
         """The names in a folder, sorted; none when there is no such folder."""
-        with told_apart():
+        with self._told_apart():
             try:
-                found: list[Any] = self.fs.ls(
-                    self.full(folder), detail=False, **({} if self.local else {"refresh": True})
-                )
+                found: list[Any] = self.fs.ls(self.full(folder), detail=False)
             except (FileNotFoundError, NotADirectoryError):
                 return []
         names = (str(entry).rstrip("/").rsplit("/", 1)[-1] for entry in found)
         return sorted(name for name in names if NAME.fullmatch(name))
 
+    def modified_ms(self, folder: str) -> dict[str, int]:
+        """When each file in a folder was last written (milliseconds since 1970, by the storage's clock)."""
+        with self._told_apart():
+            try:
+                found: list[dict[str, Any]] = self.fs.ls(self.full(folder), detail=True)
+            except FileNotFoundError:
+                return {}
+        names = {entry["name"].rsplit("/", 1)[-1]: entry for entry in found if entry["type"] == "file"}
+        return {name: written_ms(entry) for name, entry in names.items() if NAME.fullmatch(name)}
+
     def delete(self, path: str) -> None:
         """Remove a file or a folder with all in it, if it is there."""
-        with told_apart():
+        with self._told_apart():
             try:
                 self.fs.rm(self.full(path), recursive=True)
             except FileNotFoundError:
@@ -168,7 +202,7 @@ class Storage:
         if not copy.exists():
             self.cache.mkdir(parents=True, exist_ok=True, mode=0o700)
             temporary = copy.with_name(f"{uuid.uuid4().hex}.tmp")
-            with told_apart():
+            with self._told_apart():
                 self.fs.get_file(self.full(path), str(temporary))
             temporary.replace(copy)
         return copy
@@ -219,10 +253,9 @@ class Storage:
             Path(spool.name).unlink(missing_ok=True)
 
     def _keep_upload(self, upload_id: str, temporary: Path) -> None:
+        # Written again where it is there already: the same bytes, and new to retention, which goes by the file's age.
         path = f"uploads/{upload_id}"
-        if self.exists(path):
-            return
-        with told_apart():
+        with self._told_apart(writing=True):
             if self.local:
                 temporary.chmod(0o644)
                 temporary.replace(self.full(path))
@@ -239,6 +272,18 @@ class Storage:
             return self.local_path(f"uploads/{upload_id}")
         except FileNotFoundError as error:
             raise UploadNotFound(f"there is no upload {upload_id}; upload the file first") from error
+
+
+def written_ms(entry: dict[str, Any]) -> int:
+    """When a file was last written, from what fsspec's listing of its storage says (each has a word of its own)."""
+    told = next(
+        entry[word]
+        for word in ("mtime", "LastModified", "updated", "last_modified", "created")
+        if word in entry
+    )
+    if isinstance(told, str):
+        told = datetime.fromisoformat(told)
+    return int((told.timestamp() if isinstance(told, datetime) else told) * 1000)
 
 
 _SIGNATURES = (

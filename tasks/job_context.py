@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from shared.errors import (
     JobTimedOut,
     QueueUnavailable,
     StopRequested,
+    StorageUnavailable,
     UploadNotFound,
 )
 from shared.job import Artifact, CheckpointFile, Job, Progress, Warning_, artifact_view
@@ -37,6 +38,9 @@ log = logging.getLogger(__name__)
 TELL_EVERY_S = 0.5
 """Progress goes to Redis at most this often; a stop is seen as often."""
 
+STORAGE_PATIENCE_S = 300
+"""How long a job waits for a storage that is out of reach: a server restarts in less."""
+
 _STOPS: dict[str, type[StopRequested]] = {
     "user": JobCancelled,
     "shutdown": JobPreempted,
@@ -44,6 +48,7 @@ _STOPS: dict[str, type[StopRequested]] = {
 }
 
 State = dict[str, Any]
+T = TypeVar("T")
 
 
 class JobContext:
@@ -134,6 +139,25 @@ class JobContext:
                 time.sleep(wait_s)
                 wait_s = min(5.0, wait_s * 2)
 
+    def patiently(self, call: Callable[[], T]) -> T:
+        """Use the storage; while it is out of reach (read-only, a server away), wait rather than lose the work.
+
+        Raises:
+            StorageUnavailable: it stayed so for `STORAGE_PATIENCE_S`.
+            StopRequested: the job was asked to stop meanwhile.
+        """
+        deadline, wait_s = time.monotonic() + STORAGE_PATIENCE_S, 0.1
+        while True:
+            try:
+                return call()
+            except StorageUnavailable as error:
+                if time.monotonic() > deadline:
+                    raise
+                log.warning("job %s waits for the storage (%s)", self.id, error)
+            time.sleep(wait_s)
+            wait_s = min(5.0, wait_s * 2)
+            self._obey(self._tell_progress(), None)
+
     # Inputs
 
     def load_image(self, upload_id: str) -> np.ndarray:
@@ -172,11 +196,14 @@ class JobContext:
         """Leave a file. It is in storage before the record lists it; the same name again replaces it.
 
         Raises:
-            StorageFull, StorageUnavailable: it could not be written; nothing is left under the name.
+            StorageFull, StorageUnavailable: it could not be written (after some patience); nothing is left under
+                the name.
             LeaseLost: another attempt owns the job; the file does not count.
         """
         replaced = self.artifacts.get(name)
-        artifact = artifacts.store(self.queue.storage, self.claim, name, data, media_type, replaces=replaced)
+        artifact = self.patiently(
+            lambda: artifacts.store(self.queue.storage, self.claim, name, data, media_type, replaces=replaced)
+        )
         self._written.append(artifact.path)
         known = list(self.artifacts)
         place = known.index(name) if name in known else len(known)
@@ -203,7 +230,7 @@ class JobContext:
         data = checkpoint_file.encode(kept)
         digest = hashlib.sha256(data).hexdigest()
         path = f"{artifacts.attempt_folder(self.claim)}/checkpoint-{step:08d}-{digest}.npz"
-        self.queue.storage.write(path, data)
+        self.patiently(lambda: self.queue.storage.write(path, data))
         self._written.append(path)
         new = CheckpointFile(path=path, sha256=digest, step=step)
         older = [known for known in self._checkpoints if known.path != path]
@@ -237,7 +264,7 @@ class JobContext:
 
     def _read_checkpoint(self, known: CheckpointFile) -> State | None:
         try:
-            data = self.queue.storage.read(known.path)
+            data = self.patiently(lambda: self.queue.storage.read(known.path))
             if hashlib.sha256(data).hexdigest() != known.sha256:
                 return None
             return checkpoint_file.decode(data)

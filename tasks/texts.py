@@ -17,6 +17,7 @@ from tasks.job_context import JobContext
 NIETZSCHE_URL = "https://s3.amazonaws.com/text-datasets/nietzsche.txt"
 NIETZSCHE_CHARACTERS = CORPORA["nietzsche"].characters  # "Corpus length: 600893", the Keras book, 8.1
 DOWNLOAD_TIMEOUT_S = 20
+_TABLE = ("|", "+-", "+=")
 
 Pieces = Callable[[], Iterable[str]]
 """A text in pieces, from its start each time it is called: it is read twice, and never in memory as a whole."""
@@ -90,14 +91,16 @@ def read_corpus(name: str, folder: Path) -> str:
 
 
 def python_docs() -> str:
-    """CPython's own documentation: what `help()` says on each topic, as the running Python has it."""
+    """CPython's own documentation: what `help()` says on each topic, as the running Python has it; no tables."""
     try:
         from pydoc_data.topics import topics
     except ImportError as error:
         raise DataUnavailable(
             "this Python comes without pydoc_data, its documentation; install it whole"
         ) from error
-    return "\n\n".join(topics[name].strip("\n") for name in sorted(topics)) + "\n"
+    text = "\n\n".join(topics[name].strip("\n") for name in sorted(topics)) + "\n"
+    # A row of a table is mostly the blanks that fill its cells, which is what a model would then learn to write.
+    return "".join(line for line in text.splitlines(keepends=True) if not line.startswith(_TABLE))
 
 
 def nietzsche(folder: Path) -> str:

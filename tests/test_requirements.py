@@ -19,6 +19,8 @@ RUNTIME, API, GPU, DEV = (
     "requirements-gpu.txt",
     "requirements-dev.txt",
 )
+OPTIONAL = ("torch",)
+"""What a benchmark is compared with where it is installed, and left out with a word where it is not."""
 
 
 def listed(name: str) -> dict[str, Requirement]:
@@ -71,7 +73,7 @@ def test_what_the_code_imports_is_required_by_name(packages, lists):
     missing = {
         (module, file)
         for file, module in imports_in(*packages)
-        if module not in (*OURS, "tests", "scripts", *sys.stdlib_module_names)
+        if module not in (*OURS, "tests", "scripts", *OPTIONAL, *sys.stdlib_module_names)
         and not {canonicalize_name(name) for name in distributions.get(module, [])} & required
     }
 

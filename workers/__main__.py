@@ -8,7 +8,6 @@ import sys
 from shared.errors import DreamqError
 from shared.settings import Settings
 from workers.devices import choose, find_devices
-from workers.launcher import Launcher
 from workers.stop_signals import StopSignals
 
 
@@ -20,6 +19,11 @@ def main(arguments: list[str] | None = None) -> int:
     )
     try:
         Settings.from_environment()  # each worker reads them again; here they are refused once, in one line
+        # Not before: whatever knows of kinds reads the settings as it is imported.
+        from shared.placement import checked_classes, checked_queues
+        from workers.launcher import Launcher
+
+        classes, queues = checked_classes(options.classes), checked_queues(options.queues)
         devices = choose(find_devices(), options.devices)
     except DreamqError as error:
         print(f"python -m workers: {error.message}", file=sys.stderr)
@@ -29,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
             "python -m workers: TensorFlow is not installed here; install requirements.txt", file=sys.stderr
         )
         return 2
-    Launcher(devices, queues=options.queues, loglevel=options.loglevel).run(StopSignals())
+    Launcher(devices, queues=queues, classes=classes, loglevel=options.loglevel).run(StopSignals())
     return 0
 
 
@@ -44,7 +48,12 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         default="all",
         help="all (default), cpu, or indices and UUIDs of GPUs separated by commas",
     )
-    parser.add_argument("--queues", help="the queues to serve, separated by commas (default: all)")
+    parser.add_argument("--queues", help="the kinds to serve, separated by commas (default: all)")
+    parser.add_argument(
+        "--classes",
+        default="",
+        help="the memory classes to serve, such as 24g,48g (default: those that the device holds)",
+    )
     parser.add_argument("--loglevel", default="info", choices=["debug", "info", "warning", "error"])
     return parser.parse_args(arguments)
 

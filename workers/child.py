@@ -12,6 +12,7 @@ from celery.signals import worker_process_init
 
 from shared.kinds import KINDS
 from shared.kinds.base import JobParams
+from shared.placement import kind_of
 from shared.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -22,7 +23,7 @@ _trainings = 0
 @worker_process_init.connect
 def warm_up(**_: Any) -> None:
     """Import what the tasks of our queues' kinds import, while nobody waits for it."""
-    kinds = os.environ.get("DREAMQ_QUEUES", "").split(",")
+    kinds = {kind_of(queue) for queue in os.environ.get("DREAMQ_QUEUES", "").split(",")}
     started = time.monotonic()
     names = sorted({name for kind in kinds if kind in KINDS for name in KINDS[kind].imports}, reverse=True)
     for name in names:

@@ -31,13 +31,23 @@ class DemoJob:
 
     title: str
     arguments: Sequence[str]
+    shows: str = "result.png"
+    """The file that one should look at."""
 
 
 def jobs() -> list[DemoJob]:
     """What the demo runs, in order."""
     cat = photo("skimage", "data/chelsea.png")  # Chelsea, by Stefan van der Walt (CC0), 451x300
+    flower = photo("sklearn", "datasets/images/flower.jpg")  # by vultilion (CC BY 2.0), 640x427
+    style = ["--content-image", cat, "--style-images", flower, "--size-px", "320", "--iterations", "150"]
     return [
         DemoJob("DeepDream on a cat", ["deepdream", "--image", cat, "--network", "squeezenet"]),
+        DemoJob("The cat painted with a flower", ["style_transfer", *style, "--network", "squeezenet"]),
+        DemoJob(
+            "A map of handwritten digits, from a variational autoencoder",
+            ["vae_train", "--dataset", "digits", "--epochs", "40"],
+            shows="latent-grid.png",
+        ),
     ]
 
 
@@ -86,9 +96,8 @@ class Server:
         job_id = self.dreamq("submit", *job.arguments, "--watch").split()[0]
         folder = RESULTS / job_id
         self.dreamq("get", job_id, "--into", str(folder))
-        for result in sorted(folder.glob("result.*")):
-            print(f"  result   {result.resolve()}")
-            print(f"  at       {self.url}/v1/jobs/{job_id}/artifacts/{result.name}", flush=True)
+        print(f"  result   {(folder / job.shows).resolve()}")
+        print(f"  at       {self.url}/v1/jobs/{job_id}/artifacts/{job.shows}", flush=True)
 
     def dreamq(self, *arguments: str) -> str:
         """Run the `dreamq` command, its progress in sight; what it printed. Raises DemoFailed when it fails."""

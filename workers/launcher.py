@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 
+from shared.placement import queues_served
 from workers.devices import Device
 from workers.parent_death import die_with_parent
 from workers.stop_signals import StopSignals
@@ -50,7 +51,7 @@ def worker_environment(device: Device, outside: Mapping[str, str]) -> dict[str, 
 class Worker:
     """One device's worker process, and when to start it again after a death."""
 
-    def __init__(self, device: Device, *, queues: str | None, loglevel: str) -> None:
+    def __init__(self, device: Device, *, queues: Sequence[str], loglevel: str) -> None:
         self.device = device
         self.queues = queues
         self.loglevel = loglevel
@@ -64,7 +65,7 @@ class Worker:
         # A fresh name each time: Redis may still know the last one, and job records tell attempts apart by it.
         self.node = f"{self.device.label}-{secrets.token_hex(3)}"
         self.process = subprocess.Popen(
-            celery_command(self.node, queues=self.queues, loglevel=self.loglevel),
+            celery_command(self.node, queues=",".join(self.queues), loglevel=self.loglevel),
             env=worker_environment(self.device, os.environ),
             # A Ctrl-C in the terminal is ours to pass on, once; a second one would be a cold shutdown to Celery.
             start_new_session=True,
@@ -77,9 +78,14 @@ class Worker:
     def alive(self) -> bool:
         return self.process is not None and self.process.poll() is None
 
+    @property
+    def ended(self) -> bool:
+        """Whether it drained because somebody else asked it to (`dreamq admin drain`, Celery's own control)."""
+        return self.process is not None and self.process.poll() == 0
+
     def keep_alive(self) -> None:
-        """Notice a death, and start the worker again after a while."""
-        if self.alive:
+        """Notice a death, and start the worker again after a while; not one that was told to end."""
+        if self.alive or self.ended:
             return
         now = time.monotonic()
         if self.process is not None:
@@ -101,13 +107,21 @@ class Launcher:
     """Keeps one worker per device running until it is told to drain."""
 
     def __init__(
-        self, devices: Sequence[Device], *, queues: str | None = None, loglevel: str = "info"
+        self,
+        devices: Sequence[Device],
+        *,
+        queues: str | None = None,
+        classes: Sequence[str] = (),
+        loglevel: str = "info",
     ) -> None:
-        self.workers = [Worker(device, queues=queues, loglevel=loglevel) for device in devices]
+        self.workers = [
+            Worker(device, queues=queues_served(queues, device.memory_bytes, classes), loglevel=loglevel)
+            for device in devices
+        ]
 
     def run(self, stop: StopSignals) -> None:
         """Return when a stop was requested and every worker has drained, however long that takes."""
-        while not stop.requested:
+        while not stop.requested and not all(worker.ended for worker in self.workers):
             for worker in self.workers:
                 worker.keep_alive()
             time.sleep(LOOK_EVERY_S)

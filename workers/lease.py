@@ -17,12 +17,15 @@ from celery import bootsteps, signals
 from celery.worker import state as celery_state
 
 from shared.celery_app import celery_app
+from shared.doctor import memory_policy_warning
 from shared.errors import DreamqError, JobNotFound, LeaseLost, QueueUnavailable
 from shared.job import Job
 from shared.job_store import Claim
 from shared.kinds import KINDS
 from shared.queue import Queue, queue_from_environment
 from shared.recovery import RecoveryThread, complete_end
+from workers import alive
+from workers.duty import Duty, on_gpu
 from workers.identity import device, this_worker
 
 log = logging.getLogger(__name__)
@@ -67,6 +70,7 @@ class LeaseKeeper(threading.Thread):
         self.worker = this_worker(name)
         self.queues = queues
         self.draining = threading.Event()
+        self.duty = Duty(self.store, self.worker)
         self._held: dict[str, Held] = {}
         self._revoked: set[str] = set()
         self._announced_at = float("-inf")
@@ -89,6 +93,7 @@ class LeaseKeeper(threading.Thread):
 
     def turn(self) -> None:
         """Say that we live, renew what runs, stop what is to stop, give back what died."""
+        alive.touch()
         self.announce()
         self.cancel_revoked()
         self.take_up_new()
@@ -100,15 +105,21 @@ class LeaseKeeper(threading.Thread):
         now = time.monotonic()
         if now - self._announced_at < self.settings.renew_every_s:
             return
+        became_ready = self.duty.look()
         info = {
             **self.worker.model_dump(),
             "queues": self.queues,
             "memory_bytes": device()["memory_bytes"],
             "since_ms": self._since_ms,
-            "draining": self.draining.is_set(),
+            "state": "draining" if self.draining.is_set() else self.duty.state,
         }
         self.store.announce(self.worker.name, info, ttl_ms=int(self.settings.lease_s * 3000))
         self._announced_at = now
+        if became_ready:
+            if warning := memory_policy_warning(self.store):
+                log.warning(warning)
+            self.queue.dispatch.forget_workers()
+            self.queue.dispatch.step()
 
     def cancel_revoked(self) -> None:
         """A revoke from Flower or Celery's control names a job by its id: it is a cancel, wherever the job is."""
@@ -173,6 +184,9 @@ class LeaseKeeper(threading.Thread):
             return
         asked = held.stop or self.store.get(claim.job_id).stop
         reason = held.killed or ("shutdown" if asked else "worker_lost")
+        if not asked and on_gpu(device()):
+            # A GPU that fails often takes its process along; a job that kills its process counts once.
+            self.store.note_device_failure(self.worker.name, claim.job_id)
         status = self.store.release(claim, reason, loss=not asked, max_losses=self.settings.max_losses)
         if status:
             log.warning(
@@ -222,7 +236,7 @@ def child_is_up(pool: Any) -> bool:
 
 
 class AwaitChild(bootsteps.StartStopStep):
-    """Takes no message from the broker while the pool's child is not up."""
+    """Takes no message from the broker while the pool's child is not up, or the worker is out of service."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
 

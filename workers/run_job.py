@@ -24,6 +24,7 @@ from shared.errors import (
     JobTimedOut,
     LeaseLost,
     QueueUnavailable,
+    StopRequested,
     StorageFull,
 )
 from shared.job import Failure, Job, JobStatus, new_token
@@ -33,6 +34,7 @@ from shared.kinds.base import JobParams
 from shared.queue import Queue, invalid_input, queue_from_environment
 from tasks.job_context import JobContext
 from workers import child, lease  # noqa: F401  (lease: its signals make a Celery worker one of ours)
+from workers.duty import device_failed, lacks_memory, on_gpu
 from workers.identity import device, this_worker
 
 log = logging.getLogger(__name__)
@@ -48,6 +50,10 @@ class End:
     error: Failure | None = None
     recycle: bool = False
     """Whether the process is no longer fit for another job."""
+
+
+class DeviceFailed(Exception):
+    """The GPU failed under the job, which is not the job's fault: it goes on elsewhere, or in a new process."""
 
 
 def run_job(job_id: str) -> None:
@@ -67,19 +73,28 @@ def run_job(job_id: str) -> None:
     context = JobContext(queue, job, claim)
     log.info("job %s: %s, attempt %d", job_id, job.kind, claim.attempt)
     try:
-        end = perform(job, context)
+        end = write_end(context, perform(job, context))
     except LeaseLost:
         log.warning("job %s: attempt %d lost its lease; its files are removed", job_id, claim.attempt)
         context.discard()
         return
-    except JobPreempted:
-        give_back(queue, claim, "shutdown")
+    except StopRequested as stop:
+        # As the worker shuts down; the others only where the storage was away when the job was to end.
+        give_back(queue, claim, "shutdown" if isinstance(stop, JobPreempted) else "stopped")
         return
     except SystemExit:
         # Signalled while it could not see the flag. A cancelled job ends here, any other goes back to the queue.
         give_back(queue, claim, "shutdown")
         raise
-    write_end(context, end)
+    except DeviceFailed as failure:
+        log.error("job %s: the device failed: %s", job_id, failure.__cause__)
+        insist(lambda: queue.store.note_device_failure(worker.name, job_id))
+        give_back(queue, claim, "device_failed", loss=True)
+        if current_task:
+            raise SystemExit(0) from failure  # a process whose CUDA context broke computes no more
+        return
+    if end.status == JobStatus.SUCCEEDED and on_gpu(device()):
+        insist(lambda: queue.store.note_device_works(worker.name))
     log.info(
         "job %s: %s%s", job_id, end.status, f" ({end.error.code}: {end.error.message})" if end.error else ""
     )
@@ -92,7 +107,7 @@ def perform(job: Job, context: JobContext) -> End:
     """Run the kind's task and say how it ended.
 
     Raises:
-        LeaseLost, JobPreempted, SystemExit: it has not ended, another attempt will go on.
+        LeaseLost, JobPreempted, DeviceFailed, SystemExit: it has not ended, another attempt will go on.
     """
     try:
         params = checked_params(job)
@@ -111,17 +126,21 @@ def perform(job: Job, context: JobContext) -> End:
             recycle=True,
         )
     except DreamqError as error:
+        if isinstance(error.__context__, JobCancelled):
+            return End(JobStatus.CANCELLED)  # what it made so far could not be kept
         return failed(error.code, error.message)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return failed(StorageFull.code, "this machine's disk has no room left")
         return crashed(job, error)
     except (Exception, KeyboardInterrupt, GeneratorExit) as error:
-        if type(error).__name__ == "ResourceExhaustedError":
-            code = "gpu_out_of_memory" if device().get("uuid") else "out_of_memory"
+        if lacks_memory(error):
+            code = "gpu_out_of_memory" if on_gpu(device()) else "out_of_memory"
             return failed(
                 code, "the job needs more memory than its device has: choose a smaller size", recycle=True
             )
+        if on_gpu(device()) and device_failed(error):
+            raise DeviceFailed from error
         return crashed(job, error)
     return End(JobStatus.SUCCEEDED)
 
@@ -160,8 +179,15 @@ def provenance(job: Job) -> dict[str, Any]:
     }
 
 
-def write_end(context: JobContext, end: End) -> None:
-    """The attempt's manifest, then the record's end, then `job.json`; recovery completes what a crash left between."""
+def write_end(context: JobContext, end: End) -> End:
+    """The attempt's manifest, then the record's end, then `job.json`; recovery completes what a crash left between.
+
+    Returns:
+        How it ended in the end: a result that found no room is none.
+
+    Raises:
+        StopRequested: another attempt owns the job, or a result waits for its storage, and the job was stopped.
+    """
     error = end.error
     told = {
         "status": str(end.status),
@@ -173,30 +199,30 @@ def write_end(context: JobContext, end: End) -> None:
     }
     queue, claim = context.queue, context.claim
     try:
-        artifacts.write_manifest(queue.storage, claim, told)
+        if end.status == JobStatus.SUCCEEDED:
+            context.patiently(lambda: artifacts.write_manifest(queue.storage, claim, told))
+        else:
+            artifacts.write_manifest(queue.storage, claim, told)
     except DreamqError as trouble:
         log.warning("job %s: no manifest (%s)", claim.job_id, trouble)
         if end.status == JobStatus.SUCCEEDED:
             error = Failure(code=trouble.code, message=trouble.message)
-            end = End(JobStatus.FAILED, error)
+            end = End(JobStatus.FAILED, error, recycle=end.recycle)
     fields = {"summary": json.dumps(told["summary"]), "provenance": json.dumps(told["provenance"])}
     if error:
         fields["error"] = error.model_dump_json()
     if not insist(lambda: queue.store.finish(claim, end.status, fields)):
-        log.warning(
-            "job %s: attempt %d lost its lease at the end; it does not count", claim.job_id, claim.attempt
-        )
-        context.discard()
-        return
+        raise LeaseLost()
     if end.status == JobStatus.SUCCEEDED:
         context.delete_checkpoints()
     queue.settle_end(insist(lambda: queue.store.get(claim.job_id)))
+    return end
 
 
-def give_back(queue: Queue, claim: Claim, reason: str) -> None:
+def give_back(queue: Queue, claim: Claim, reason: str, *, loss: bool = False) -> None:
     """Return an unfinished job: to the queue, or to its end if a user cancelled it."""
     status = insist(
-        lambda: queue.store.release(claim, reason, loss=False, max_losses=queue.settings.max_losses)
+        lambda: queue.store.release(claim, reason, loss=loss, max_losses=queue.settings.max_losses)
     )
     log.info(
         "job %s: attempt %d stopped (%s); the job is %s",

@@ -3,6 +3,8 @@
 import { getJson, upload } from "./api.js";
 import { el, prose, spoken } from "./dom.js";
 
+/** What a kind is about, though it can be left out; all else is one click away. */
+const MAIN = ["model_job", "prompt"];
 const COMMON = ["seed", "time_limit_s"];
 
 /** The shapes that a value may have, references resolved and null left out. */
@@ -36,8 +38,12 @@ class Field {
     return [...this.plain, ...this.inner].find((shape) => shape.format)?.format;
   }
 
+  get media() {
+    return [...this.plain, ...this.inner].find((shape) => shape.media)?.media ?? "";
+  }
+
   get important() {
-    return this.required || this.format === "upload" || this.name === "prompt";
+    return this.required || MAIN.includes(this.name) || (this.format === "upload" && this.media !== "*/*");
   }
 
   build() {
@@ -57,13 +63,12 @@ class Field {
     const common = { name: this.name, required: this.required };
     const initial = this.schema.default ?? null;
     if (this.format === "upload") {
-      const media = [...this.plain, ...this.inner].find((shape) => shape.media)?.media;
-      return el("input", { ...common, type: "file", accept: media === "*/*" ? "" : media ?? "", multiple: Boolean(this.list) });
+      return el("input", { ...common, type: "file", accept: this.media === "*/*" ? "" : this.media, multiple: Boolean(this.list) });
     }
     const enumeration = this.plain.length === 1 && !this.list && !this.object ? choicesOf(this.plain[0]) : null;
     if (enumeration) {
       const options = enumeration.map((value) => el("option", { value: JSON.stringify(value), selected: value === initial }, String(value) || "–"));
-      if (initial === null && !this.required) options.unshift(el("option", { value: "", selected: true }, "default"));
+      if (initial === null && !this.required) options.unshift(el("option", { value: "", selected: true }, "not set"));
       return el("select", common, ...options);
     }
     if (this.shapes.length === 1 && this.shapes[0].type === "boolean") {

@@ -5,6 +5,8 @@ import { Charts } from "./charts.js";
 import { byId, bytes, duration, el, fillList, isPicture, isResult, spoken } from "./dom.js";
 import { Gallery } from "./gallery.js";
 
+const MOST_TEXT_BYTES = 500_000;
+
 const jobId = location.pathname.split("/").at(-1);
 const gallery = new Gallery(byId("stage"), byId("canvas"), byId("caption"), byId("strip"));
 const charts = new Charts(byId("charts"));
@@ -63,8 +65,9 @@ function showFiles() {
   byId("files").replaceChildren(...others.map(fileLine));
   byId("previews").replaceChildren(...previews.map(fileLine));
   byId("previews-section").hidden = !previews.length;
-  byId("previews-count").textContent = previews.length === 1 ? "One picture on the way" : `${previews.length} pictures on the way`;
+  byId("previews-count").textContent = previews.length === 1 ? "One picture" : `${previews.length} pictures`;
   job.artifacts.filter(isPicture).forEach((artifact) => gallery.add(artifact));
+  showTextFile().catch(complain);
 }
 
 function fileLine(artifact) {
@@ -95,19 +98,30 @@ async function refresh() {
   showJob();
 }
 
+let streamed = false;
+let textFile = null;
+
+/** Text as it is written, a piece at a time. */
 function addText(chunk) {
   const text = byId("text");
   const atEnd = text.scrollHeight - text.scrollTop - text.clientHeight < 40;
+  if (!streamed) text.textContent = "";
+  streamed = true;
   text.hidden = false;
   text.append(chunk);
   if (atEnd) text.scrollTop = text.scrollHeight;
 }
 
-/** An ended job whose text is a file: shown as it would have grown. */
-async function showTextResult() {
-  const artifact = job.artifacts.find((candidate) => isResult(candidate) && candidate.media_type.startsWith("text/plain"));
-  if (!artifact || !byId("text").hidden || artifact.bytes > 500_000) return;
-  addText(await (await call(artifact.url)).text());
+/** The newest text file of a job that writes its text into files: its result, or its samples so far. */
+async function showTextFile() {
+  const texts = job.artifacts.filter((artifact) => artifact.media_type.startsWith("text/plain") && artifact.bytes < MOST_TEXT_BYTES);
+  const newest = texts.find(isResult) ?? texts.at(-1);
+  if (!newest || streamed || textFile === newest.sha256) return;
+  textFile = newest.sha256;
+  const written = await (await call(newest.url)).text();
+  if (streamed || textFile !== newest.sha256) return;
+  byId("text").textContent = written;
+  byId("text").hidden = false;
 }
 
 async function watch() {
@@ -127,7 +141,6 @@ async function watch() {
     }
   }
   await refresh();
-  await showTextResult();
 }
 
 byId("cancel").addEventListener("click", async () => {

@@ -4,16 +4,24 @@ import importlib
 
 from shared.kinds.base import JobParams
 from shared.kinds.deepdream import DeepDreamParams
+from shared.kinds.gan_sample import GanSampleParams
+from shared.kinds.gan_train import GanTrainParams
 from shared.kinds.lstm_sample import LstmSampleParams
 from shared.kinds.lstm_train import LstmTrainParams
 from shared.kinds.style_transfer import StyleTransferParams
+from shared.kinds.vae_sample import VaeSampleParams
+from shared.kinds.vae_train import VaeTrainParams
 from shared.settings import Settings
 
 KINDS: dict[str, type[JobParams]] = {
-    DeepDreamParams.kind: DeepDreamParams,
-    LstmSampleParams.kind: LstmSampleParams,
     LstmTrainParams.kind: LstmTrainParams,
+    LstmSampleParams.kind: LstmSampleParams,
+    DeepDreamParams.kind: DeepDreamParams,
     StyleTransferParams.kind: StyleTransferParams,
+    VaeTrainParams.kind: VaeTrainParams,
+    VaeSampleParams.kind: VaeSampleParams,
+    GanTrainParams.kind: GanTrainParams,
+    GanSampleParams.kind: GanSampleParams,
 }
 
 # Kinds of your own: modules that hold a `PARAMS` class and, beside it or where its `task` says, a `run`.

@@ -30,6 +30,11 @@ local function emit_status(id)
     ',"error":' .. ((fields[4] and fields[4] ~= '') and fields[4] or 'null') .. '}')
 end
 
+-- What /metrics tells, added up since Redis was last empty.
+local function count(what)
+  redis.call('HINCRBY', P .. 'counters', what, 1)
+end
+
 local function set_status(id, status)
   local key = job_key(id)
   local fields = redis.call('HMGET', key, 'status', 'created_ms')
@@ -68,6 +73,8 @@ end
 
 local function finish(id, status, now)
   set_status(id, status)
+  local code = string.match(get(id, 'error'), '"code":"([%w_]+)"') or ''
+  count('ended ' .. get(id, 'kind') .. ' ' .. status .. ' ' .. code)
   redis.call('HSET', job_key(id), 'finished_ms', now)
   redis.call('SADD', UNWRITTEN, id)
   emit_status(id)

@@ -20,6 +20,7 @@ elseif losses > tonumber(ARGV[6]) then
 end
 if status == 'queued' then
   redis.call('HSET', key, 'stop', '')
+  count('requeued ' .. reason)
   set_status(id, 'queued')
   enqueue(id)
   emit_status(id)

@@ -1,6 +1,10 @@
 """What the tests of the API share: jobs, bodies of all sorts, a server that really listens."""
 
 import io
+import os
+import re
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -95,3 +99,33 @@ def server_url(settings: Settings) -> Iterator[str]:
 def api_client(server_url: str) -> Client:
     """The Python client of that server."""
     return Client(server_url)
+
+
+class ApiProcess:
+    """A server process with an address."""
+
+    def __init__(self, process: "subprocess.Popen[str]", url: str) -> None:
+        self.process = process
+        self.url = url
+        self.port = int(url.rpartition(":")[2])
+
+
+@pytest.fixture
+def start(settings: Settings) -> Iterator[Callable[..., ApiProcess]]:
+    """Start `python -m api` on a free port, with other settings if asked to; ended with the test."""
+    processes: list[subprocess.Popen[str]] = []
+
+    def start_api(*words: str, **changes: Any) -> ApiProcess:
+        environment = {**os.environ, **settings.model_copy(update=changes).environment()}
+        command = [sys.executable, "-m", "api", "--port", "0", *words]
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+        processes.append(process)
+        assert process.stdout is not None
+        address = re.search(r"http://\S+", process.stdout.readline())
+        assert address, "the server did not start"
+        return ApiProcess(process, address[0])
+
+    yield start_api
+    for process in processes:
+        process.terminate()
+        process.communicate(timeout=20)

@@ -1,8 +1,10 @@
 """Every error has the same shape; a Redis or a storage that is away is told within seconds."""
 
 import re
+import signal
 
 import pytest
+import requests
 
 from api.app import create_app
 from api.errors import STATUS, status_of
@@ -124,6 +126,29 @@ def test_a_redis_that_is_away_is_a_503_on_every_call_that_needs_it_and_no_longer
     again = client.post("/v1/jobs", json=steps, headers=headers)
     assert (first.status_code, again.status_code) == (202, 202)
     assert len(client.get("/v1/jobs").get_json()["jobs"]) == 1  # what failed left nothing behind
+
+
+def test_a_redis_that_answers_nothing_is_a_503_before_a_client_of_three_seconds_gives_up(
+    start, redis_of_its_own
+):
+    url = start(redis_url=redis_of_its_own.url).url
+    assert requests.get(f"{url}/v1/jobs", timeout=10).status_code == 200
+
+    redis_of_its_own.process.send_signal(signal.SIGSTOP)
+    try:
+        for method, path in [
+            ("POST", "/v1/jobs"),
+            ("GET", f"/v1/jobs/{SOME_ID}"),
+            ("POST", f"/v1/jobs/{SOME_ID}/cancel"),
+        ]:
+            steps = {"kind": "steps"} if path == "/v1/jobs" else None
+            answer = requests.request(method, f"{url}{path}", json=steps, timeout=3)
+
+            assert (answer.status_code, answer.headers["Retry-After"]) == (503, "2"), path
+    finally:
+        redis_of_its_own.process.send_signal(signal.SIGCONT)
+
+    assert requests.post(f"{url}/v1/jobs", json={"kind": "steps"}, timeout=10).status_code == 202
 
 
 def test_a_storage_that_cannot_be_used_is_a_503(settings, tmp_path):

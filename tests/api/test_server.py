@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -12,43 +11,12 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
-import pytest
 import requests
 from click.testing import CliRunner
 
 from api import keys
 from api.__main__ import main
 from api.client import Client
-
-
-class ApiProcess:
-    """A server process with an address."""
-
-    def __init__(self, process, url):
-        self.process = process
-        self.url = url
-        self.port = int(url.rpartition(":")[2])
-
-
-@pytest.fixture
-def start(settings):
-    """Start `python -m api` on a free port, with other settings if asked to; ended with the test."""
-    processes = []
-
-    def start_api(*words, **changes):
-        environment = {**os.environ, **settings.model_copy(update=changes).environment()}
-        command = [sys.executable, "-m", "api", "--port", "0", *words]
-        process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
-        processes.append(process)
-        address = re.search(r"http://\S+", process.stdout.readline())
-        assert address, "the server did not start"
-        return ApiProcess(process, address[0])
-
-    yield start_api
-    for process in processes:
-        process.terminate()
-        process.wait(timeout=20)
-        process.stdout.close()
 
 
 def refused(*words):

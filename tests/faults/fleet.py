@@ -5,6 +5,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -259,3 +260,34 @@ def until_gone(processes: list[psutil.Process]) -> None:
 def seconds_since(moment: float) -> float:
     """Seconds since a `time.monotonic()`, to be told."""
     return time.monotonic() - moment
+
+
+class Launched:
+    """`python -m workers` on a fleet's Redis and storage, with a worker that it restarts when it dies."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self.fleet = fleet
+        self.log_file = fleet.folder / "launcher.log"
+
+    def __enter__(self) -> Self:
+        with self.log_file.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "workers", "--devices", "cpu", "--queues", "steps"],
+                cwd=ROOT,
+                env={**os.environ, "PYTHONPATH": str(ROOT), **self.fleet.settings.environment()},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=die_with_parent(signal.SIGTERM),
+            )
+        until(self.fleet.queue.workers, what="the worker's registration")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        tree = [psutil.Process(self.process.pid), *descendants(self.process.pid)]
+        for process in tree:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        self.process.wait(timeout=10)
+        until_gone(tree)

@@ -162,7 +162,7 @@ def test_a_job_goes_on_from_its_checkpoint_though_redis_forgot_it(queue, recover
 
     job = queue.submit("steps", {"steps": 20, "seed": 5, "checkpoint_every": 5, "trouble": "odd"})
     with monkeypatch.context() as dying:
-        dying.setattr("workers.run_job.write_end", lambda context, end: None)  # died before its end
+        dying.setattr("workers.run_job.write_end", lambda context, end: end)  # died before its end
         run_job(job.id)
     queue.store.redis.flushall()
     write_job(queue.storage, job.model_copy(update={"params": job.params | {"trouble": ""}}))

@@ -9,20 +9,24 @@ import pytest
 from PIL import Image
 
 from tests.workers.processes import python_process
-from workers.demo import DemoFailed, Server, free_port
+from workers.demo import DemoFailed, Server, free_port, jobs
 from workers.embedded import HOST, lock_folder
 
 NOTHING_SET = {"STORAGE_URL": "", "API_KEYS_FILE": "", "EXTRA_KINDS": ""}
 
 
-def test_the_demo_dreams_on_a_cat_and_says_where_the_picture_is(tmp_path: Path, chelsea: Path):
+@pytest.mark.timeout(300)
+def test_the_demo_dreams_on_a_cat_and_says_where_the_pictures_are(tmp_path: Path, chelsea: Path):
     with python_process("-m", "workers.demo", cwd=tmp_path, **NOTHING_SET) as demo:
-        printed, _ = demo.communicate(timeout=110)
+        printed, _ = demo.communicate(timeout=290)
 
     assert demo.returncode == 0, printed
-    [result] = (tmp_path / "demo-results").glob("*/result.png")
-    assert f"result   {result}" in printed
-    assert f"/artifacts/{result.name}" in printed
+    shown = [Path(line.split()[1]) for line in printed.splitlines() if line.startswith("  result ")]
+    assert [path.name for path in shown] == [job.shows for job in jobs()]
+    assert all(f"/{path.parent.name}/artifacts/{path.name}" in printed for path in shown)
+    for path in shown:
+        Image.open(path).verify()
+    result = shown[0]
     assert "step 60 of 60" in printed  # plain lines, since there is no terminal here
     with Image.open(result) as dream, Image.open(chelsea) as photo:
         assert dream.size == photo.size == (451, 300)

@@ -12,9 +12,11 @@ import psutil
 import pytest
 
 from shared.job import JobStatus
+from shared.placement import queues_served
 from shared.queue import Queue
 from tests.faults.steps import chain
 from tests.workers.processes import descendants, python_process, running, until
+from workers.__main__ import main
 from workers.devices import Device, cpu
 from workers.launcher import celery_command, ending, wait_before_restart_s, worker_environment
 
@@ -78,7 +80,9 @@ def test_two_workers_of_one_host_are_told_apart_and_known_to_celerys_own_tools(l
     workers = queue.workers()
     assert sorted(told) == sorted({worker["name"] for worker in workers})
     assert all("tasks.steps" in tasks for tasks in told.values())
-    assert [worker["queues"] for worker in workers] == [["steps"], ["steps"]]
+    assert [worker["queues"] for worker in workers] == [
+        sorted(queues_served("steps", cpu().memory_bytes))
+    ] * 2
     assert [worker["memory_bytes"] for worker in workers] == [cpu().memory_bytes] * 2
     assert [process.environ()["CUDA_VISIBLE_DEVICES"] for process in celery_processes(launcher)] == [
         "-1",
@@ -161,6 +165,18 @@ def test_what_cannot_work_is_refused_at_the_start_in_one_line(arguments, environ
     assert ended.returncode == 2
     assert told in ended.stderr
     assert len(ended.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--queues", "steps,deepdraem"], "no kind 'deepdraem'"),
+        (["--classes", "12g"], "no memory class '12g'"),
+    ],
+)
+def test_a_misspelt_queue_is_refused_by_name(arguments, told, capsys):
+    assert main(arguments) == 2
+    assert told in capsys.readouterr().err
 
 
 def test_a_worker_that_keeps_dying_is_left_alone_for_longer_and_longer_up_to_a_minute():

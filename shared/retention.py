@@ -1,0 +1,154 @@
+"""What is no longer needed: checkpoints of ended jobs first, then old jobs, then uploads that no job names."""
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from shared.artifacts import cancel_file, find_checkpoints, read_job
+from shared.errors import DreamqError
+from shared.job import Job
+from shared.queue import Queue
+
+log = logging.getLogger(__name__)
+
+DAY_MS = 86_400_000
+CHECKPOINTS_KEPT_DAYS = 1
+"""An ended job is never resumed; its last checkpoint is kept for a day, for those who want to look into it."""
+PRUNE_EVERY_S = 3600.0
+_CHUNK = 200
+
+
+@dataclass
+class Pruned:
+    """What was removed, or would be."""
+
+    checkpoints: list[str] = field(default_factory=list)
+    jobs: list[str] = field(default_factory=list)
+    uploads: list[str] = field(default_factory=list)
+
+
+class Retention:
+    """Goes through the storage once."""
+
+    def __init__(self, queue: Queue, days: int, *, dry_run: bool = False) -> None:
+        self.queue = queue
+        self.store = queue.store
+        self.storage = queue.storage
+        self.days = days
+        self.dry_run = dry_run
+        self.pruned = Pruned()
+
+    def prune(self) -> Pruned:
+        """Remove what is older than so many days and what nothing needs any more; what that was.
+
+        Never touched: a job that has not ended, a job that an unfinished one names (its model, or a job that it
+        depends on), and an upload that any job names or that came within the same time.
+
+        Raises:
+            DreamqError: Redis or the storage cannot be reached; what was removed by then stays removed.
+        """
+        now_ms = self.store.now_ms()
+        # The uploads before the jobs: one that comes meanwhile is not in the list, one that is named meanwhile is seen.
+        uploads = self.old_uploads(now_ms)
+        needed = {text for job in self.jobs() if not job.status.ended for text in named_by(job)}
+        left = set(needed)
+        for job in self.jobs():
+            age_ms = now_ms - (job.finished_ms or now_ms)
+            if job.status.ended and age_ms > self.days * DAY_MS and job.id not in needed:
+                self.remove_job(job)
+                continue
+            if job.status.ended and age_ms > CHECKPOINTS_KEPT_DAYS * DAY_MS:
+                self.remove_checkpoints(job)
+            left |= set(named_by(job))
+        for upload in uploads:
+            if upload not in left:
+                self.remove(f"uploads/{upload}", upload, self.pruned.uploads)
+        return self.pruned
+
+    def jobs(self) -> Iterator[Job]:
+        """Every job that the storage knows, as the record has it or, without one, as the storage has."""
+        names = self.storage.names("jobs")
+        for start in range(0, len(names), _CHUNK):
+            chunk = names[start : start + _CHUNK]
+            records = {job.id: job for job in self.store.get_many(chunk)}
+            for job_id in chunk:
+                job = records.get(job_id) or read_job(self.storage, job_id)
+                if job is not None:
+                    yield job
+
+    def old_uploads(self, now_ms: int) -> list[str]:
+        """Uploads that came, the last time, more than so many days ago."""
+        return [
+            name
+            for name, modified_ms in self.storage.modified_ms("uploads").items()
+            if now_ms - modified_ms > self.days * DAY_MS
+        ]
+
+    def remove_job(self, job: Job) -> None:
+        """A job with all its files; the record first, so that nobody is led to files that are gone."""
+        self.pruned.jobs.append(job.id)
+        if not self.dry_run:
+            self.store.forget(job)
+            # `job.json` last: what a crash leaves is found again by the next turn.
+            for path in (f"jobs/{job.id}/attempts", cancel_file(job.id), f"jobs/{job.id}"):
+                self.storage.delete(path)
+
+    def remove_checkpoints(self, job: Job) -> None:
+        """The checkpoints of an ended job."""
+        for checkpoint in find_checkpoints(self.storage, job.id):
+            self.remove(checkpoint.path, checkpoint.path, self.pruned.checkpoints)
+
+    def remove(self, path: str, name: str, told: list[str]) -> None:
+        """One file."""
+        told.append(name)
+        if not self.dry_run:
+            self.storage.delete(path)
+
+
+def named_by(job: Job) -> Iterator[str]:
+    """Every id that a job names, of uploads and jobs alike: in its parameters, however deep, and what it depends on."""
+    yield from job.depends_on
+    yield from texts(job.params)
+
+
+def texts(value: Any) -> Iterator[str]:
+    """All texts in a JSON value."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for inner in value.values():
+            yield from texts(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from texts(inner)
+
+
+class RetentionThread(threading.Thread):
+    """Prunes once an hour, in one process at a time, as the setting RETENTION_DAYS says."""
+
+    def __init__(self, queue: Queue, days: int) -> None:
+        super().__init__(name="retention", daemon=True)
+        self.queue = queue
+        self.days = days
+
+    def run(self) -> None:
+        """Turn after turn; trouble is logged, and the next turn tries again."""
+        while True:
+            try:
+                self.turn()
+            except DreamqError as error:
+                log.warning("retention: %s", error)
+            time.sleep(PRUNE_EVERY_S)
+
+    def turn(self) -> None:
+        """Prune, unless another process has done it within the hour."""
+        if not self.queue.store.take_turn("retention", every_s=PRUNE_EVERY_S):
+            return
+        pruned = Retention(self.queue, self.days).prune()
+        log.info(
+            "retention: %d checkpoints, %d jobs, %d uploads removed",
+            len(pruned.checkpoints), len(pruned.jobs), len(pruned.uploads),
+        )  # fmt: skip

@@ -1,0 +1,41 @@
+"""What sample jobs leave, whichever model made it, and where they draw their latent vectors."""
+
+import io
+
+import numpy as np
+
+from tasks.job_context import JobContext
+from tasks.picture_grids import animation, picture_grid
+
+_DRAWS = 0xD4A35  # tells these draws apart from others of the same seed
+
+
+def random_latents(seed: int, count: int, latent_dim: int, truncation: float | None = None) -> np.ndarray:
+    """Draws from the standard normal prior (count, latent_dim) float32.
+
+    With `truncation` each number that is farther from 0 is drawn again, as often as need be (Brock et al., 2018,
+    arXiv 1809.11096). The first draws of a seed are the same for every count.
+    """
+    rows = [np.random.default_rng([_DRAWS, seed, row]) for row in range(count)]
+    vectors = np.stack([row.standard_normal(latent_dim, np.float32) for row in rows])
+    while truncation is not None and (outside := np.abs(vectors) > truncation).any():
+        for row, beyond in enumerate(outside):
+            vectors[row, beyond] = rows[row].standard_normal(beyond.sum(), np.float32)
+    return vectors
+
+
+def save_way(job: JobContext, vectors: np.ndarray, pictures: np.ndarray, steps: int) -> None:
+    """Leave the pictures (n, h, w, channels) of a way: as a strip per leg, as an animation there and back."""
+    save_array(job, "latents.npy", vectors)
+    # Legs share their ends, so that after the first each has one picture less.
+    columns = steps if len(pictures) == steps else steps - 1
+    job.save_image("result.png", picture_grid(pictures, columns))
+    frames = [picture_grid(picture[np.newaxis], 1, margin_px=0) for picture in pictures]
+    job.save_artifact("result.webp", animation([*frames, *frames[-2:0:-1]], frame_ms=100, last_ms=100))
+
+
+def save_array(job: JobContext, name: str, array: np.ndarray) -> None:
+    """Leave an array as a `.npy` file."""
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    job.save_artifact(name, buffer.getvalue())

@@ -1,0 +1,58 @@
+"""`dreamq admin drain`, `prune` and `doctor`, as an operator calls them."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from api.cli import main
+
+
+@pytest.fixture
+def dreamq(settings):
+    """Run the `dreamq` command; its result."""
+    return lambda *arguments: CliRunner().invoke(main, arguments)
+
+
+def test_a_host_is_drained_and_put_back(dreamq, queue):
+    queue.store.announce("w@h1", {"name": "w@h1", "host": "h1", "queues": []}, ttl_ms=60_000)
+
+    drained = dreamq("admin", "drain", "h1")
+    assert (drained.exit_code, queue.store.drained_hosts()) == (0, ["h1"])
+    assert "1 workers end" in drained.output
+
+    back = dreamq("admin", "drain", "--undo", "h1")
+    assert (back.exit_code, queue.store.drained_hosts()) == (0, [])
+    assert dreamq("admin", "drain", "--undo", "h1").exit_code == 2
+
+
+def test_prune_says_what_it_removed(dreamq, queue, run):
+    job = run("steps", steps=1)
+    queue.store.redis.hset(f"dreamq:job:{job.id}", "finished_ms", 1)
+
+    assert (
+        "1 jobs and 0 uploads would be removed" in dreamq("admin", "prune", "--days", "1", "--dry-run").output
+    )
+    pruned = dreamq("admin", "prune", "--days", "1", "--json")
+
+    assert json.loads(pruned.output) == {"checkpoints": [], "jobs": [job.id], "uploads": []}
+
+
+def test_prune_wants_to_know_how_old_and_takes_it_from_the_setting(dreamq, monkeypatch):
+    refused = dreamq("admin", "prune")
+    assert (refused.exit_code, "RETENTION_DAYS" in refused.output) == (2, True)
+
+    monkeypatch.setenv("RETENTION_DAYS", "30")
+    assert dreamq("admin", "prune").exit_code == 0
+
+
+def test_the_doctor_says_line_by_line_what_is_well_and_what_to_do(dreamq, queue):
+    examined = dreamq("admin", "doctor")
+    assert examined.exit_code == 0
+    assert "ok    Redis: answers" in examined.output
+    assert "-> start some: python -m workers" in examined.output
+
+    queue.store.redis.set("dreamq:recovery", "for ever")
+    failed = dreamq("admin", "doctor", "--json")
+    assert failed.exit_code == 1
+    assert "fail" in {finding["level"] for finding in json.loads(failed.output)}

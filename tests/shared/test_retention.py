@@ -1,0 +1,139 @@
+"""What prune takes away, in which order, and what it never touches."""
+
+import io
+import os
+
+import pytest
+
+from shared.artifacts import write_job
+from shared.errors import JobNotFound
+from shared.job import JobStatus, Worker
+from shared.retention import DAY_MS, Retention, RetentionThread
+
+DAYS = 7
+
+
+@pytest.fixture
+def prune(queue, monkeypatch):
+    """Prune as if it were so many days later."""
+
+    def later(days: float, **options):
+        with monkeypatch.context() as clock:
+            then = queue.store.now_ms() + int(days * DAY_MS)
+            clock.setattr(queue.store, "now_ms", lambda: then)
+            return Retention(queue, DAYS, **options).prune()
+
+    return later
+
+
+def files(queue, job) -> list[str]:
+    """The names of all files of a job's attempts."""
+    attempts = queue.storage.names(f"jobs/{job.id}/attempts")
+    return [name for attempt in attempts for name in queue.storage.names(f"jobs/{job.id}/attempts/{attempt}")]
+
+
+def test_checkpoints_of_ended_jobs_go_after_a_day_and_the_rest_stays(queue, run, prune):
+    job = run("steps", steps=10, checkpoint_every=2, trouble="crash")
+
+    assert prune(0.5).checkpoints == []
+    pruned = prune(2)
+
+    assert (len(pruned.checkpoints), pruned.jobs) == (2, [])
+    assert files(queue, job) == ["manifest.json", "preview-0002.txt", "preview-0004.txt"]
+    assert queue.open_artifact(job.id, "preview-0004.txt").read()
+
+
+def test_old_jobs_go_with_all_that_belongs_to_them(queue, run, prune):
+    job = queue.submit("steps", {"steps": 1}, labels={"a": "b"}, idempotency_key="k")
+    run("steps", steps=1)
+    queue.cancel(job.id)
+    before = set(queue.store.redis.keys())
+
+    assert prune(DAYS - 0.1).jobs == []
+    assert len(prune(DAYS + 0.1).jobs) == 2
+
+    with pytest.raises(JobNotFound):
+        queue.get(job.id)
+    assert queue.storage.names("jobs") == []
+    assert queue.jobs() == ([], None)
+    left = {key for key in queue.store.redis.scan_iter() if key in before}
+    assert left <= {"dreamq:queues", "dreamq:counters", "steps", "_kombu.binding.steps"}
+
+
+def test_what_an_unfinished_job_names_stays_however_old(queue, run, prune):
+    model, upstream = run("steps", steps=1), run("steps", steps=1)
+    waiting = queue.submit("steps", {}, depends_on=[upstream.id])
+    # As a sampling job names its model.
+    queue.store.redis.hset(
+        f"dreamq:job:{waiting.id}", "params", f'{{"nested": [{{"model_job": "{model.id}"}}]}}'
+    )
+
+    assert prune(1000).jobs == []
+
+    queue.cancel(waiting.id)
+    assert sorted(prune(1000).jobs) == sorted([model.id, upstream.id, waiting.id])
+
+
+@pytest.mark.parametrize("status", [JobStatus.QUEUED, JobStatus.RUNNING])
+def test_nothing_of_a_job_that_has_not_ended_is_touched(queue, prune, status):
+    job = queue.submit("steps", {})
+    if status == JobStatus.RUNNING:
+        queue.store.claim(job.id, token="t", worker=Worker(name="w", host="h", device="cpu", pid=1))
+    queue.storage.write(f"jobs/{job.id}/attempts/1-t/checkpoint-00000001-ab.npz", b"x")
+
+    pruned = prune(1000)
+
+    assert (pruned.checkpoints, pruned.jobs) == ([], [])
+    assert files(queue, job) == ["checkpoint-00000001-ab.npz"]
+
+
+def test_uploads_go_when_they_are_old_and_no_job_names_them(queue, run, chelsea, prune):
+    named, lonely = queue.upload(chelsea), queue.upload(b"nobody names it")
+    job = run("steps", steps=1, image=named.id)
+
+    assert prune(DAYS - 0.1).uploads == []
+    queue.store.redis.hset(f"dreamq:job:{job.id}", "finished_ms", queue.store.now_ms() + 1000 * DAY_MS)
+    assert prune(DAYS + 0.1).uploads == [lonely.id]
+    queue.store.redis.hset(f"dreamq:job:{job.id}", "finished_ms", queue.store.now_ms())
+    assert prune(DAYS + 0.1).uploads == [named.id]  # the job that named it is old now, and goes too
+    assert queue.storage.names("uploads") == []
+
+
+def test_an_upload_that_comes_again_is_new_again(queue, tmp_path):
+    upload = queue.upload(b"again")
+    path = queue.storage.upload_path(upload.id)
+    os.utime(path, (1, 1))
+    assert queue.storage.modified_ms("uploads") == {upload.id: 1000}
+
+    queue.storage.store_upload(io.BytesIO(b"again"), limit_bytes=10)
+
+    assert queue.storage.modified_ms("uploads")[upload.id] > 1_000_000
+
+
+def test_a_dry_run_says_the_same_and_removes_nothing(queue, run, prune):
+    job = run("steps", steps=10, checkpoint_every=2, trouble="crash")
+
+    assert prune(DAYS + 1, dry_run=True).jobs == [job.id]
+    assert prune(2, dry_run=True).checkpoints == prune(2).checkpoints != []
+    assert queue.get(job.id)
+
+
+def test_a_job_that_only_the_storage_knows_is_pruned_too(queue, run, prune):
+    job = run("steps", steps=1)
+    queue.store.redis.flushall()
+    write_job(queue.storage, job)
+
+    assert prune(DAYS + 1).jobs == [job.id]
+
+
+def test_of_many_processes_one_prunes_in_an_hour(queue, run):
+    job = run("steps", steps=1)
+    queue.store.redis.hset(f"dreamq:job:{job.id}", "finished_ms", 1)
+
+    RetentionThread(queue, DAYS).turn()
+    assert queue.store.status_counts()["succeeded"] == 0
+
+    second = run("steps", steps=1)
+    queue.store.redis.hset(f"dreamq:job:{second.id}", "finished_ms", 1)
+    RetentionThread(queue, DAYS).turn()
+    assert queue.store.status_counts()["succeeded"] == 1
