@@ -210,7 +210,7 @@ class Recovery:
         for _, name in folders:
             end = read_manifest(self.storage, f"jobs/{stored.id}/attempts/{name}")
             if end is not None:
-                return Job.model_validate({**job.model_dump(), **end})
+                return Job.model_validate({**job.model_dump(), **end, "finished_ms": self.store.now_ms()})
         if self.storage.exists(cancel_file(stored.id)):
             ended = {"status": JobStatus.CANCELLED, "stop": "user", "finished_ms": self.store.now_ms()}
             return job.model_copy(update=ended)

@@ -135,7 +135,10 @@ class LeaseKeeper(threading.Thread):
         claims = {claim.job_id: claim for claim in self.store.claims(self.worker.name)}
         for job_id, claim in claims.items():
             if job_id not in self._held or self._held[job_id].claim != claim:
-                self._held[job_id] = Held(claim, self.store.get(job_id))
+                try:
+                    self._held[job_id] = Held(claim, self.store.get(job_id))
+                except JobNotFound:
+                    self.store.drop_claim(self.worker.name, job_id)  # its record was removed
         for job_id in list(self._held):
             if job_id not in claims and not self._child_alive(self._held[job_id].claim.pid):
                 del self._held[job_id]

@@ -70,6 +70,11 @@ def run_job(job_id: str) -> None:
         log.info("job %s: not to be had (cancelled meanwhile, or another worker has it)", job_id)
         return
     job = insist(lambda: queue.store.get(job_id))
+    if not queue.storage.exists(artifacts.job_file(job_id)):
+        # Redis took it up after its client had been told that nothing was queued.
+        log.warning("job %s: was not accepted; its record is removed", job_id)
+        insist(lambda: queue.store.forget(job))
+        return
     context = JobContext(queue, job, claim)
     log.info("job %s: %s, attempt %d", job_id, job.kind, claim.attempt)
     try:

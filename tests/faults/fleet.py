@@ -150,8 +150,8 @@ class Fleet:
 
     # Workers
 
-    def start(self, count: int = 1, **environment: str) -> list[Worker]:
-        """Start workers and wait until they have registered."""
+    def start(self, count: int = 1, *, wait: bool = True, **environment: str) -> list[Worker]:
+        """Start workers, and wait until they have registered."""
         started = []
         for _ in range(count):
             self._started += 1
@@ -162,7 +162,8 @@ class Fleet:
                 Worker(node, wire, log_file, {**self.settings.environment(), **environment}, self.queues)
             )
         self.workers += started
-        until(lambda: all(self.registered(worker) for worker in started), what="the workers' registration")
+        if wait:
+            until(lambda: all(map(self.registered, started)), what="the workers' registration")
         return started
 
     def exactly(self, count: int) -> list[Worker]:
@@ -191,6 +192,11 @@ class Fleet:
     def logs(self) -> list[tuple[str, str]]:
         """What each worker has written."""
         return [(worker.name, worker.log()) for worker in self._past + self.workers]
+
+    def script(self, name: str) -> bytes:
+        """The mark by which the calls of one of the store's scripts are known on a wire."""
+        sha: str = self.store._scripts[name].sha
+        return sha.encode()
 
     @contextmanager
     def recovery_elsewhere(self) -> Iterator[None]:

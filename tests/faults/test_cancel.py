@@ -84,7 +84,7 @@ def test_a_cancel_that_races_with_the_end_leaves_one_end(fleet: Fleet):
     for when in ("before", "after"):
         job = fleet.submit(steps=2, step_s=0.05)
         lose = worker.wire.lose_call if when == "before" else worker.wire.lose_reply
-        trap = lose(fleet.store, "finish", act=lambda job=job: fleet.queue.cancel(job.id))
+        trap = lose(fleet.script("finish"), act=lambda job=job: fleet.queue.cancel(job.id))
         until(trap.sprung.is_set)
 
         # Its work was done when the cancel came: it is not thrown away.

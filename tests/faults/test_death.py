@@ -90,7 +90,7 @@ def test_a_worker_that_dies_at_the_very_end_has_done_the_job(fleet: Fleet, lost:
     worker = fleet.runner(job)
 
     # Its manifest is in storage; Redis has not heard of the end, or has, and `job.json` is missing.
-    trap = getattr(worker.wire, f"lose_{lost}")(fleet.store, "finish", act=worker.kill)
+    trap = getattr(worker.wire, f"lose_{lost}")(fleet.script("finish"), act=worker.kill)
     until(trap.sprung.is_set)
 
     ended = fleet.assert_succeeded(job)

@@ -51,7 +51,7 @@ def test_a_machine_that_dies_between_one_job_and_the_next_loses_neither(fleet: F
 
     # Redis has the end of the first; who was to move the second on is dead.
     worker = fleet.runner(upstream)
-    trap = worker.wire.lose_reply(fleet.store, "finish", act=worker.kill)
+    trap = worker.wire.lose_reply(fleet.script("finish"), act=worker.kill)
     until(trap.sprung.is_set)
 
     fleet.assert_succeeded(upstream)

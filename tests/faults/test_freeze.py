@@ -47,7 +47,7 @@ def test_a_worker_frozen_between_its_last_file_and_the_end_of_the_record_loses_n
     job = fleet.submit(steps=20, step_s=0.05, checkpoint_every=5)
     fleet.until(lambda now: now.status == JobStatus.RUNNING, job)
     worker = fleet.runner(job)
-    trap = worker.wire.lose_call(fleet.store, "finish", act=worker.freeze)
+    trap = worker.wire.lose_call(fleet.script("finish"), act=worker.freeze)
     until(trap.sprung.is_set)
 
     fleet.assert_succeeded(job)  # the other one has read its manifest

@@ -47,7 +47,7 @@ def test_connections_that_are_cut_in_mid_job_cost_nothing(fleet: Fleet):
 @pytest.mark.parametrize("script", ["claim", "write", "renew", "finish"])
 def test_a_reply_that_is_lost_on_its_way_changes_nothing(fleet: Fleet, script: str):
     (worker,) = fleet.exactly(1)
-    trap = worker.wire.lose_reply(fleet.store, script)
+    trap = worker.wire.lose_reply(fleet.script(script))
 
     job = fleet.submit(steps=20, step_s=0.05, checkpoint_every=5)
 
@@ -61,7 +61,7 @@ def test_a_drain_whose_reply_is_lost_gives_the_job_back(fleet: Fleet):
     job = fleet.submit(steps=40, step_s=0.05, checkpoint_every=5)
     fleet.until_step(job, 5)
 
-    trap = worker.wire.lose_reply(fleet.store, "release")
+    trap = worker.wire.lose_reply(fleet.script("release"))
     worker.terminate()
 
     assert worker.drained() == 0

@@ -58,7 +58,7 @@ def test_a_redis_that_is_emptied_as_a_job_ends_still_has_its_end(new_fleet: Call
     job = fleet.submit(steps=20, step_s=0.05, checkpoint_every=5)
 
     # The manifest is in storage, the record's end is on its way.
-    trap = worker.wire.lose_call(fleet.store, "finish", act=fleet.store.redis.flushall)
+    trap = worker.wire.lose_call(fleet.script("finish"), act=fleet.store.redis.flushall)
     until(trap.sprung.is_set)
 
     fleet.assert_succeeded(job)

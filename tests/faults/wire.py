@@ -8,24 +8,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from shared.job_store import JobStore
-
 _CHUNK = 1 << 16
-
-
-def sha_of(store: JobStore, script: str) -> bytes:
-    """The name by which a script's calls can be told on the line."""
-    sha: str = store._scripts[script].sha
-    return sha.encode()
 
 
 @dataclass
 class Trap:
-    """What is to happen at the next call of one script."""
+    """What is to happen at the next call that holds all of some marks."""
 
-    sha: bytes
+    marks: tuple[bytes, ...]
     after: bool
-    """Redis has run the script, and its reply is lost; otherwise the call is lost before Redis sees it."""
+    """Redis has run it, and its reply is lost; otherwise the call is lost before Redis sees it."""
     act: Callable[[], None] | None
     sprung: threading.Event = field(default_factory=threading.Event)
 
@@ -58,13 +50,18 @@ class Wire:
         """Let everything pass again, what was held up first."""
         self._loop.call_soon_threadsafe(self._passing.set)
 
-    def lose_call(self, store: JobStore, script: str, act: Callable[[], None] | None = None) -> Trap:
-        """Lose the next call of a script before Redis sees it, its connection with it; `act` comes first."""
-        return self._set(Trap(sha_of(store, script), after=False, act=act))
+    def lose_call(self, *marks: bytes, act: Callable[[], None] | None = None) -> Trap:
+        """Lose the next call with these marks before Redis sees it, its connection with it; `act` comes first."""
+        return self._set(Trap(marks, after=False, act=act))
 
-    def lose_reply(self, store: JobStore, script: str, act: Callable[[], None] | None = None) -> Trap:
-        """Let Redis run the next call of a script, and lose the reply and the connection; `act` comes first."""
-        return self._set(Trap(sha_of(store, script), after=True, act=act))
+    def lose_reply(self, *marks: bytes, act: Callable[[], None] | None = None) -> Trap:
+        """Let Redis run the next call with these marks, and lose the reply and the connection; `act` comes first."""
+        return self._set(Trap(marks, after=True, act=act))
+
+    def remove(self, trap: Trap) -> None:
+        """Take a trap away, if it has not sprung."""
+        with suppress(ValueError):
+            self._traps.remove(trap)
 
     def close(self) -> None:
         """Cut everything for good."""
@@ -116,7 +113,7 @@ class Wire:
         with suppress(OSError):
             while chunk := await reader.read(_CHUNK):
                 await self._passing.wait()
-                trap = next((trap for trap in self._traps if trap.sha in chunk), None)
+                trap = next((trap for trap in self._traps if all(mark in chunk for mark in trap.marks)), None)
                 if trap is not None and not trap.after:
                     self._spring(trap)
                     return
