@@ -267,6 +267,12 @@ class JobStore:
         if job.idempotency:
             key_hash, _, body_hash = job.idempotency.partition(" ")
             self.reserve(key_hash, job.id, body_hash)
+        if job.status == JobStatus.WAITING:
+            with reachable():
+                pipe = self.redis.pipeline(transaction=False)
+                for upstream_id in job.depends_on:
+                    pipe.sadd(f"{P}dependents:{upstream_id}", job.id)
+                pipe.execute()
         fields = [part for pair in hash_from_job(job).items() for part in pair]
         args = [job.id, job.kind, str(job.status), job.created_ms, len(labels), *labels, *fields]
         return bool(self._run("create", *args))
@@ -583,9 +589,15 @@ class JobStore:
             self.redis.set(f"{P}rebuilt_for", run)
 
     def waiting(self) -> list[Job]:
-        """The jobs that wait for others."""
+        """Some of the jobs that wait for others: all of them where they are few, else others each time."""
         with reachable():
-            ids: Iterable[str] = self.redis.smembers(f"{P}waiting")
+            ids: Iterable[str] = self.redis.srandmember(f"{P}waiting", _CHUNK)
+        return self.get_many(sorted(ids))
+
+    def dependents(self, job_id: str) -> list[Job]:
+        """The jobs that were submitted to wait for this one."""
+        with reachable():
+            ids: Iterable[str] = self.redis.smembers(f"{P}dependents:{job_id}")
         return self.get_many(sorted(ids))
 
     def unwritten(self) -> list[str]:
@@ -611,7 +623,7 @@ class JobStore:
             pipe.srem(f"{P}waiting", job.id)
             pipe.srem(f"{P}unwritten", job.id)
             pipe.hdel(f"{P}running", job.id)
-            pipe.delete(f"{P}job:{job.id}", f"{P}events:{job.id}")
+            pipe.delete(f"{P}job:{job.id}", f"{P}events:{job.id}", f"{P}dependents:{job.id}")
             if job.idempotency:
                 pipe.delete(f"{P}idempotency:{job.idempotency.partition(' ')[0]}")
             pipe.execute()

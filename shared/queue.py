@@ -284,9 +284,9 @@ class Queue:
         try:
             write_job(self.storage, job)
             self.store.written(job.id)
-            for waiting in self.store.waiting():
-                if job.id in waiting.depends_on:
-                    self.store.settle(waiting)
+            for waiting in self.store.dependents(job.id):
+                if waiting.status == JobStatus.WAITING and self.store.settle(waiting) == JobStatus.FAILED:
+                    self.settle_end(self.store.get(waiting.id))
             self.dispatch.step()
         except DreamqError as error:
             log.warning("job %s has %s; what follows is left to recovery (%s)", job.id, job.status, error)

@@ -9,6 +9,7 @@ import os
 import signal
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -210,12 +211,16 @@ class LeaseKeeper(threading.Thread):
             self._kill(held, held.stop)
         elif waited_s > TERM_AFTER_S and not held.termed:
             held.termed = True
-            os.kill(held.claim.pid, signal.SIGTERM)
+            self._signal(held, signal.SIGTERM)
 
     def _kill(self, held: Held, reason: str) -> None:
         log.warning("job %s: process %d is killed (%s)", held.claim.job_id, held.claim.pid, reason)
         held.killed = reason
-        os.kill(held.claim.pid, signal.SIGKILL)
+        self._signal(held, signal.SIGKILL)
+
+    def _signal(self, held: Held, number: int) -> None:
+        with suppress(ProcessLookupError):  # it has ended by itself: the next turn sees that
+            os.kill(held.claim.pid, number)
 
     def _child_alive(self, pid: int) -> bool:
         """Whether `pid` is a living child of ours (a number can be used again, a zombie computes nothing)."""

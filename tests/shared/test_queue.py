@@ -242,3 +242,16 @@ def test_a_job_that_names_an_unfinished_model_waits_for_it_unasked(queue):
     sample = queue.submit("lstm_sample", {"model_job": train.id})
 
     assert (sample.status, sample.depends_on) == (JobStatus.WAITING, [train.id])
+
+
+def test_a_failure_goes_down_a_chain_of_dependents_at_once(queue):
+    from workers.run_job import run_job
+
+    first = queue.submit("steps", {"trouble": "crash"})
+    second = queue.submit("steps", {}, depends_on=[first.id])
+    third = queue.submit("steps", {}, depends_on=[second.id])
+    run_job(first.id)
+
+    codes = [queue.get(job.id).error.code for job in (first, second, third)]
+    assert codes == ["internal", "upstream_failed", "upstream_failed"]
+    assert queue.store.unwritten() == []
