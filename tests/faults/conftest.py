@@ -3,10 +3,11 @@
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
+from shared.job import Job
 from tests.faults.fleet import Fleet
 
 _MEASURED = pytest.StashKey[list[tuple[str, float]]]()
@@ -38,6 +39,28 @@ def new_fleet(tmp_path: Path) -> Iterator[Callable[..., Fleet]]:
         yield make
         for fleet in made:
             _OPEN.remove(fleet)
+
+
+class Deaf(NamedTuple):
+    """Jobs that never report again, each on a worker of its own, cancelled as they fell silent."""
+
+    fleet: Fleet
+    jobs: dict[str, Job]
+
+
+@pytest.fixture(scope="session")
+def deaf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deaf]:
+    """They end after 15 and 30 s. The first file of this folder asks for them, the last but few looks at them."""
+    with Fleet(tmp_path_factory.mktemp("deaf")) as fleet:
+        _OPEN.append(fleet)
+        fleet.start(2)
+        jobs = {}
+        for trouble in ("deaf", "stubborn"):
+            jobs[trouble] = fleet.submit(steps=20, trouble=trouble)
+            fleet.until(lambda now: now.progress.step > 0, jobs[trouble])
+            fleet.queue.cancel(jobs[trouble].id)
+        yield Deaf(fleet, jobs)
+        _OPEN.remove(fleet)
 
 
 @pytest.fixture

@@ -8,8 +8,14 @@ import psutil
 import pytest
 
 from shared.job import JobStatus
+from tests.faults.conftest import Deaf
 from tests.faults.fleet import Fleet, Launched
 from tests.workers.processes import until
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _start_early(deaf: Deaf) -> None:
+    """The half minute that those jobs take passes while the tests of other files run."""
 
 
 def test_a_job_three_times_as_long_as_the_visibility_timeout_runs_once_and_holds_nothing_up(

@@ -1,39 +1,14 @@
 """What a cancel stops, and how soon."""
 
 import time
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable
 
 import pytest
 
 from shared.celery_app import make_celery_app
-from shared.job import Job, JobStatus
+from shared.job import JobStatus
 from tests.faults.fleet import Fleet
 from tests.workers.processes import until
-
-DEAF_ENDS_WITHIN_S = 60
-
-
-class Deaf(NamedTuple):
-    """A job that never reports again, on a worker of its own, cancelled as it fell silent."""
-
-    fleet: Fleet
-    job: Job
-    cancelled: float
-
-
-@pytest.fixture(scope="module", autouse=True)
-def deaf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Deaf]]:
-    """Jobs that only signals end. They take 15 and 30 s, so they are started before the other tests of this file."""
-    with Fleet(tmp_path_factory.mktemp("deaf")) as fleet:
-        fleet.start(2)
-        jobs = {}
-        for trouble in ("deaf", "stubborn"):
-            job = fleet.submit(steps=20, trouble=trouble)
-            fleet.until(lambda now: now.progress.step > 0, job)
-            fleet.queue.cancel(job.id)
-            jobs[trouble] = Deaf(fleet, job, time.monotonic())
-        yield jobs
 
 
 def test_a_queued_job_that_is_cancelled_while_no_worker_runs_never_starts(fleet: Fleet):
@@ -125,32 +100,3 @@ def test_a_revoke_in_celerys_own_words_is_a_cancel(fleet: Fleet, terminate: bool
     assert fleet.ended(queued).status == JobStatus.CANCELLED
     assert fleet.queue.get(queued.id).attempts == []
     fleet.assert_succeeded(fleet.submit())
-
-
-@pytest.mark.parametrize("trouble", ["deaf", "stubborn"])
-def test_a_job_that_sees_no_flag_is_ended_by_signals(
-    deaf: dict[str, Deaf], trouble: str, measured: Callable[[str, float], None]
-):
-    fleet, job, cancelled = deaf[trouble]
-    name = "SIGTERM" if trouble == "deaf" else "SIGKILL"
-
-    ended = fleet.ended(job, within_s=DEAF_ENDS_WITHIN_S)
-
-    measured(
-        f"at most, from a cancel to the end of a job that only {name} ends", time.monotonic() - cancelled
-    )
-    assert ended.status == JobStatus.CANCELLED
-    assert len(ended.attempts) == 1
-    took_ms = ended.finished_ms - ended.attempts[0].started_ms
-    measured(f"from the start of a job to its end by {name}, cancelled at once", took_ms / 1000)
-
-
-def test_workers_whose_processes_were_ended_by_signals_take_the_next_job(deaf: dict[str, Deaf]):
-    fleet = deaf["deaf"].fleet
-    for each in deaf.values():
-        fleet.ended(each.job, within_s=DEAF_ENDS_WITHIN_S)
-
-    jobs = [fleet.submit(steps=10, step_s=0.1, seed=seed) for seed in range(2)]
-
-    ran = {fleet.assert_succeeded(job).attempts[0].worker.name for job in jobs}
-    assert ran == {worker.name for worker in fleet.workers}

@@ -93,20 +93,6 @@ def test_a_signal_to_every_process_at_once_loses_nothing(fleet: Fleet):
     assert_goes_on(fleet, job)
 
 
-def test_drains_are_never_held_against_a_job(new_fleet: Callable[..., Fleet]):
-    fleet = new_fleet(max_losses=0)
-    job = fleet.submit(**STEPS)
-    for attempt in (1, 2):
-        (worker,) = fleet.exactly(1)
-        fleet.until(lambda now, n=attempt: now.attempt == n and now.status == JobStatus.RUNNING, job)
-        worker.terminate()
-        assert worker.drained() == 0
-
-    fleet.exactly(1)
-    ended = fleet.assert_succeeded(job)
-    assert [attempt.reason for attempt in ended.attempts] == ["shutdown", "shutdown", "succeeded"]
-
-
 def test_an_idle_worker_ends_when_it_is_asked(fleet: Fleet):
     (worker,) = fleet.exactly(1)
 

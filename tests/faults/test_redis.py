@@ -1,6 +1,5 @@
 """What a Redis that goes away, comes back, or comes back empty leaves of the jobs."""
 
-import signal
 import time
 from collections.abc import Callable
 
@@ -110,13 +109,3 @@ def test_an_idempotency_key_outlives_an_emptied_redis(new_fleet: Callable[..., F
     fleet.start()
     fleet.assert_succeeded(job)
     assert len(fleet.queue.jobs()[0]) == 1
-
-
-def test_a_redis_that_pauses_refuses_no_worker_for_long(new_fleet: Callable[..., Fleet]):
-    fleet = new_fleet()
-    fleet.start()
-    fleet.redis.process.send_signal(signal.SIGSTOP)
-    time.sleep(12)  # longer than a worker's client waits for one answer
-    fleet.redis.process.send_signal(signal.SIGCONT)
-
-    fleet.assert_succeeded(fleet.submit())
