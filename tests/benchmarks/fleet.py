@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import statistics
+import subprocess
 import tempfile
 import time
 from collections import Counter
@@ -23,13 +24,17 @@ from typing import Any
 
 from shared.dispatch import Dispatch
 from shared.job import Job, JobStatus, Worker, new_job_id, new_token
+from shared.placement import queues_served
 from shared.queue import Queue
 from shared.recovery import Recovery
 from shared.settings import Settings
+from workers.launcher import celery_command
+from workers.redis_server import RedisServer
 
 REPORTS_PER_JOB = 3
 RENEWALS_PER_JOB = 1
-QUEUE = "stamp"
+QUEUE = "simulated"
+SETTLES_S, IDLE_S = 5, 20
 
 
 @dataclass
@@ -42,6 +47,7 @@ class Measured:
     jobs_per_s: float = 0
     claim_ms: list[float] = field(default_factory=list)
     commands_per_job: float = 0
+    cpu_ms_per_job: float = 0
     bytes_per_job: float = 0
     recovery_turn_ms: float = 0
     list_ms: float = 0
@@ -55,10 +61,11 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2000, help="jobs that wait at the start")
     parser.add_argument("--run", type=int, default=1000, help="how many of them are run")
     options = parser.parse_args()
-    os.environ["EXTRA_KINDS"] = "tests.benchmarks.stamp"
     tenth = measure(max(1, options.workers // 10), max(1, options.jobs // 10), options.run)
     whole = measure(options.workers, options.jobs, options.run)
     print_table(tenth, whole)
+    calls, cpu_ms = idle_worker()
+    print(f"an idle worker: {calls:.1f} commands/s, {cpu_ms:.2f} ms of Redis' CPU time in each second")
 
 
 def measure(workers: int, jobs: int, run: int) -> Measured:
@@ -78,8 +85,6 @@ def measure(workers: int, jobs: int, run: int) -> Measured:
 @contextmanager
 def empty_queue() -> Iterator[Queue]:
     """A queue on a Redis of its own."""
-    from workers.redis_server import RedisServer
-
     with tempfile.TemporaryDirectory(prefix="dq") as folder:
         server = RedisServer(Path(folder) / "redis")
         server.start()
@@ -97,7 +102,7 @@ def fill(queue: Queue, measured: Measured) -> None:
         now = queue.store.now_ms()
         job = Job(
             id=new_job_id(),
-            kind="stamp",
+            kind=QUEUE,
             params={"seed": 1, "time_limit_s": None},
             queue=QUEUE,
             created_ms=now,
@@ -137,7 +142,7 @@ def one_recovery_turn(queue: Queue, fleet: "list[SimulatedWorker]", measured: Me
 
 def run_jobs(queue: Queue, fleet: "list[SimulatedWorker]", run: int, measured: Measured) -> None:
     """Run jobs through the whole life of a record, as fast as this one process can; the workers take turns."""
-    before = commands(queue)
+    before, cpu_s = commands(queue), cpu_time_s(queue)
     started = time.perf_counter()
     done = 0
     while done < run:
@@ -147,13 +152,37 @@ def run_jobs(queue: Queue, fleet: "list[SimulatedWorker]", run: int, measured: M
                 done += 1
     took_s = time.perf_counter() - started
     measured.jobs_per_s = run / took_s
-    measured.commands_per_job = (sum(commands(queue).values()) - sum(before.values())) / run
+    measured.cpu_ms_per_job = (cpu_time_s(queue) - cpu_s) * 1000 / run
+    measured.commands_per_job = (commands(queue) - before).total() / run
 
 
 def commands(queue: Queue) -> Counter[str]:
     """How often each command was called by clients or scripts, since the server started."""
     stats = queue.store.redis.info("commandstats")
     return Counter({name.removeprefix("cmdstat_"): int(values["calls"]) for name, values in stats.items()})
+
+
+def cpu_time_s(queue: Queue) -> float:
+    """The CPU time that the server has used (s), which tells its load whatever else the machine does."""
+    used = queue.store.redis.info("cpu")
+    return float(used["used_cpu_sys"]) + float(used["used_cpu_user"])
+
+
+def idle_worker() -> tuple[float, float]:
+    """What a real worker costs Redis while it waits for a job: commands per second, CPU time per second (ms)."""
+    with empty_queue() as queue:
+        command = celery_command("idle", queues=",".join(queues_served(None, 80 << 30)), loglevel="error")
+        process = subprocess.Popen(command, env={**os.environ, **queue.settings.environment()})
+        try:
+            while not queue.workers():
+                time.sleep(0.5)
+            time.sleep(SETTLES_S)
+            before, cpu_s = commands(queue), cpu_time_s(queue)
+            time.sleep(IDLE_S)
+            return (commands(queue) - before).total() / IDLE_S, (cpu_time_s(queue) - cpu_s) * 1000 / IDLE_S
+        finally:
+            process.terminate()
+            process.wait()
 
 
 def median_ms(call: Callable[[], Any], *, times: int = 25) -> float:
@@ -215,6 +244,7 @@ ROWS: list[tuple[str, str, Callable[[Measured], float]]] = [
     ("from the broker's message to the claim, median", "ms", lambda m: statistics.median(m.claim_ms)),
     ("the same, 99 of 100", "ms", lambda m: statistics.quantiles(m.claim_ms, n=100)[-1]),
     ("commands in Redis per job", "", lambda m: m.commands_per_job),
+    ("CPU time of Redis per job", "ms", lambda m: m.cpu_ms_per_job),
     ("memory in Redis per waiting job", "bytes", lambda m: m.bytes_per_job),
     ("one turn of recovery", "ms", lambda m: m.recovery_turn_ms),
     ("a page of 50 jobs", "ms", lambda m: m.list_ms),
