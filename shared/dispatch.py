@@ -29,6 +29,7 @@ class Dispatch:
         self._known: set[str] = set()
         self._rooms: list[tuple[int, dict[str, int]]] = []
         self._looked_at = float("-inf")
+        self._fresh = False
 
     def step(self, queue: str = "") -> int:
         """Publish what the windows have room for; how many.
@@ -42,7 +43,7 @@ class Dispatch:
             QueueUnavailable: Redis cannot be reached.
         """
         if queue and queue not in self._known:
-            self.forget_workers()
+            self._looked_at = float("-inf")
         self._look_at_workers()
         published = 0
         for most, windows in self._rooms:
@@ -68,17 +69,18 @@ class Dispatch:
         now = time.monotonic()
         if now - self._looked_at < _WORKERS_KNOWN_FOR_S:
             return
-        ready = [worker for worker in self.store.workers() if worker.get("state", "ready") == "ready"]
         self._known = set(self.store.queues())
-        self._rooms = rooms(self._known, [worker["queues"] for worker in ready])
+        self._rooms = rooms(self._known, self.store.served(fresh=self._fresh))
+        self._fresh = False
         self._looked_at = now
 
     def forget_workers(self) -> None:
-        """Look again at the next step (a worker or a queue came)."""
+        """Look again at the next step (a worker came or went)."""
         self._looked_at = float("-inf")
+        self._fresh = True
 
 
-def rooms(queues: set[str], served: Sequence[Sequence[str]]) -> list[tuple[int, dict[str, int]]]:
+def rooms(queues: set[str], served: Sequence[tuple[Sequence[str], int]]) -> list[tuple[int, dict[str, int]]]:
     """How many messages may be out: for each group of workers that serve the same, at most so many over its queues,
     and at most so many in each of them.
 
@@ -87,17 +89,23 @@ def rooms(queues: set[str], served: Sequence[Sequence[str]]) -> list[tuple[int, 
 
     Args:
         queues: those in which a job ever waited.
-        served: the queues of each worker that takes jobs.
+        served: the queues of each group of workers, and how many they are.
     """
-    serving = Counter(queue for worker in served for queue in worker)
-    groups = Counter(frozenset(worker) & queues for worker in served) or Counter({frozenset(queues): 1})
+    groups: Counter[frozenset[str]] = Counter()
+    for names, count in served:
+        groups[frozenset(names) & queues] += count
+    if not groups:
+        groups[frozenset(queues)] = 1
+    serving: Counter[str] = Counter()
+    for group, count in groups.items():
+        serving.update(dict.fromkeys(group, count))
     # Who serves most comes first. Otherwise those who serve less would refill the queues that they share, again and
     # again, before an older job of a queue that they do not serve has its turn.
     order = sorted(groups, key=lambda group: (-len(group), sorted(group)))
     return [
         (
             MESSAGES_PER_WORKER * groups[group],
-            {queue: MESSAGES_PER_WORKER * max(1, serving[queue]) for queue in sorted(group)},
+            {queue: MESSAGES_PER_WORKER * serving[queue] for queue in sorted(group)},
         )
         for group in order
         if group

@@ -5,6 +5,7 @@ and is refused when another attempt owns the job.
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from shared.job import Attempt, Job, JobStatus, Worker
 
 P = "dreamq:"
 _CHUNK = 200
+_SERVED_KNOWN_FOR_MS = 2000
 _FAILURES_KEPT_S = 86400
 _LUA = Path(__file__).parent / "lua"
 _PLAIN = ("id", "kind", "priority", "queue", "idempotency", "status", "token", "stop")
@@ -368,8 +370,7 @@ class JobStore:
 
     def not_published(self, queue: str, job_id: str) -> None:
         """Note that a job's message did not go out: the next step may choose it again at once."""
-        with reachable():
-            self.redis.zrem(f"{P}published:{queue}", job_id)
+        self._run("unpublish", queue, job_id)
 
     def broker_holds(self, queue: str) -> list[str]:
         """The raw messages that wait in the broker's list of a queue (few: the window is small)."""
@@ -517,6 +518,24 @@ class JobStore:
                 pipe.hget(f"{P}job:{job_id}", "queue")
             return [queue for queue in pipe.execute() if queue]
 
+    def served(self, *, fresh: bool = False) -> list[tuple[list[str], int]]:
+        """The sets of queues that workers serve, each with how many take jobs there; known for a moment by all.
+
+        Counted by whoever finds it too old, so that what a job costs does not grow with the number of workers.
+
+        Args:
+            fresh: count them now.
+        """
+        with reachable():
+            told = None if fresh else self.redis.get(f"{P}served")
+        if told is None:
+            ready = [worker for worker in self.workers() if worker.get("state", "ready") == "ready"]
+            groups = Counter(" ".join(sorted(worker["queues"])) for worker in ready)
+            told = json.dumps(list(groups.items()))
+            with reachable():
+                self.redis.set(f"{P}served", told, px=_SERVED_KNOWN_FOR_MS)
+        return [(queues.split(), count) for queues, count in json.loads(told)]
+
     # Events
 
     def emit(self, claim: Claim, event: str, data: str) -> str:
@@ -547,6 +566,10 @@ class JobStore:
                 with reachable():
                     if lock.owned():
                         lock.release()
+
+    def watch(self, name: str, *, most: int, ttl_ms: int) -> bool:
+        """Be one of at most so many processes that watch over the leases; whether this one is, for `ttl_ms`."""
+        return bool(self._run("watch", name, most, ttl_ms))
 
     def recovery_lock_left_s(self) -> float | None:
         """How long the recovery lock is held at most; None when it is free, negative when it has no end."""
@@ -615,7 +638,7 @@ class JobStore:
         labels = [*job.labels, *(f"{name}={value}" for name, value in job.labels.items())]
         indexes = [f"{P}jobs", f"{P}jobs:kind:{job.kind}", *(f"{P}jobs:label:{label}" for label in labels)]
         indexes += [f"{P}jobs:status:{status}" for status in JobStatus]
-        indexes += [f"{P}queued:{job.queue}", f"{P}published:{job.queue}"]
+        indexes += [f"{P}{place}:{job.queue}" for place in ("queued", "unpublished", "published")]
         with reachable():
             pipe = self.redis.pipeline()
             for key in indexes:

@@ -1,10 +1,13 @@
 """What a vanished worker, a lost message, a crash between two writes or an empty Redis leaves behind.
 
 Runs in every worker's main process and in the API, so that status is true even with all workers dead.
-Everybody watches the leases; who holds the lock acts.
+A few of them watch the leases; who holds the lock acts.
 """
 
 import logging
+import os
+import secrets
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -19,6 +22,9 @@ log = logging.getLogger(__name__)
 
 LONGEST_REPUBLISH_S = 600
 _LOCK_TURNS = 10
+WATCHERS = 5
+"""How many processes watch over the leases. Should all of them vanish at once, others follow within seconds."""
+_WATCH_TURNS = 3
 
 
 class Leases:
@@ -100,6 +106,24 @@ class Recovery:
             for job_id in self.store.unwritten():
                 self.write_end(job_id)
             self.queue.dispatch.step()
+
+    def take_turn(self, name: str) -> None:
+        """As `turn`, where few others watch already: what a large fleet costs Redis must not grow with its square.
+
+        Args:
+            name: of this process.
+
+        Raises:
+            DreamqError: Redis or the storage cannot be reached.
+        """
+        ttl_ms = int(self.settings.recovery_every_s * _WATCH_TURNS * 1000)
+        try:
+            on_watch = self.store.watch(name, most=WATCHERS, ttl_ms=ttl_ms)
+        except QueueUnavailable:
+            self.leases.start_again()
+            raise
+        if on_watch:
+            self.turn()
 
     def take_back(self, job_id: str) -> None:
         """A job whose worker is no longer heard: complete its end if it came to that, else queue it again."""
@@ -241,6 +265,7 @@ class RecoveryThread(threading.Thread):
     def __init__(self, queue: Queue, name: str = "recovery") -> None:
         super().__init__(name=name, daemon=True)
         self._recovery = Recovery(queue)
+        self._watcher = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         self._stopping = threading.Event()
 
     def run(self) -> None:
@@ -248,7 +273,7 @@ class RecoveryThread(threading.Thread):
         trouble = ""
         while not self._stopping.wait(self._recovery.settings.recovery_every_s):
             try:
-                self._recovery.turn()
+                self._recovery.take_turn(self._watcher)
                 trouble = ""
             except Exception as error:
                 # Whatever it was, the thread must live: nobody else would notice that it is gone.

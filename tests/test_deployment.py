@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
+from shared import metrics
+from shared.placement import CLASSES, GIB, LARGEST, SMALLEST
 from shared.settings import Settings
 from workers.lease import KILL_AFTER_S
 
@@ -18,6 +20,7 @@ SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = {name: service for name, service in SERVICES.items() if "build" in service}
 WORKERS = {name: service for name, service in SERVICES.items() if name.startswith("worker")}
 DOCKERFILES = sorted((ROOT / "docker").glob("*.Dockerfile"))
+DEPLOYMENT, SCALING = ((ROOT / "docs" / name).read_text() for name in ("deployment.md", "scaling.md"))
 SETTINGS = {name.upper() for name in Settings.model_fields}
 
 
@@ -157,3 +160,36 @@ def test_what_watches_is_a_profile_and_listens_on_loopback_alone(name):
 
 def test_flower_can_only_look():
     assert '"--read-only"' in (ROOT / "docker/api.Dockerfile").read_text()
+
+
+def test_the_version_of_s3fs_that_is_recommended_is_the_one_that_is_tested():
+    [pin] = re.findall(r"^s3fs==(\S+)$", (ROOT / "requirements-dev.txt").read_text(), re.MULTILINE)
+    told = [
+        version
+        for path in [
+            *DOCKERFILES,
+            *(ROOT / "docs").glob("*.md"),
+            ROOT / "README.md",
+            ROOT / "docker/env.example",
+        ]
+        for version in re.findall(r"s3fs==([\w.]+\d)", path.read_text())
+    ]
+
+    assert len(told) >= 4
+    assert set(told) == {pin}
+
+
+def test_every_metric_and_no_other_is_explained(queue):
+    told = set(re.findall(r"^# TYPE (\w+)", metrics.exposition(queue.store), re.MULTILINE))
+    rows = re.findall(r"^\| (`dreamq_.*?) \|", DEPLOYMENT, re.MULTILINE)
+
+    assert {name for row in rows for name in re.findall(r"dreamq_\w+", row)} == told
+
+
+def test_the_table_of_memory_classes_is_that_of_the_code():
+    rows = re.findall(r"^\| `(\w+)` \| `[\w.]+` \| (\d+|beyond).* \| (\d+|any)", SCALING, re.MULTILINE)
+
+    assert [row[0] for row in rows] == list(CLASSES)
+    for (name, most, least), size in zip(rows, CLASSES.values(), strict=True):
+        assert most == ("beyond" if name == LARGEST else str(size // GIB))
+        assert least == ("any" if name == SMALLEST else str(size // GIB))

@@ -2,6 +2,7 @@
 local P = 'dreamq:'
 local function job_key(id) return P .. 'job:' .. id end
 local function queued_key(queue) return P .. 'queued:' .. queue end
+local function unpublished_key(queue) return P .. 'unpublished:' .. queue end
 local function published_key(queue) return P .. 'published:' .. queue end
 local function claims_key(worker) return P .. 'claims:' .. worker end
 local function events_key(id) return P .. 'events:' .. id end
@@ -46,6 +47,7 @@ end
 local function enqueue(id)
   local fields = redis.call('HMGET', job_key(id), 'queue', 'score')
   redis.call('ZADD', queued_key(fields[1]), fields[2], id)
+  redis.call('ZADD', unpublished_key(fields[1]), fields[2], id)
   redis.call('SADD', P .. 'queues', fields[1])
   redis.call('HDEL', job_key(id), 'publishes')
 end
@@ -53,6 +55,7 @@ end
 local function leave_queue(id)
   local queue = get(id, 'queue')
   redis.call('ZREM', queued_key(queue), id)
+  redis.call('ZREM', unpublished_key(queue), id)
   redis.call('ZREM', published_key(queue), id)
   redis.call('SREM', WAITING, id)
 end

@@ -104,7 +104,7 @@ def test_a_submitted_job_lies_in_the_queue_of_its_class(queue, monkeypatch):
 
 
 def test_messages_that_nobody_takes_do_not_fill_the_room_of_others():
-    assert rooms({"a", "b"}, [["a"], ["a"]]) == [(4, {"a": 4})]
+    assert rooms({"a", "b"}, [(["a"], 2)]) == [(4, {"a": 4})]
 
 
 def test_without_any_worker_two_messages_wait_for_the_first():
@@ -112,7 +112,7 @@ def test_without_any_worker_two_messages_wait_for_the_first():
 
 
 def test_workers_that_serve_the_same_share_a_room_and_who_serves_most_comes_first():
-    assert rooms({"a", "a.24g"}, [["a"], ["a"], ["a", "a.24g"]]) == [
+    assert rooms({"a", "a.24g"}, [(["a"], 2), (["a", "a.24g"], 1)]) == [
         (2, {"a": 6, "a.24g": 2}),
         (4, {"a": 6}),
     ]

@@ -7,6 +7,7 @@ from shared.errors import QueueUnavailable
 from shared.job import JobStatus, Worker, new_job_id
 from shared.recovery import Leases, Recovery
 from tests.faults.steps import chain
+from tests.workers.processes import until
 
 WORKER = Worker(name="gone@h", host="h", device="cpu", pid=1)
 
@@ -203,3 +204,24 @@ def test_one_process_at_a_time_takes_a_turn(queue, recovery):
         assert (first, second) == (True, False)
     with queue.store.recovery_lock(ttl_ms=10_000) as third:
         assert third
+
+
+def test_few_processes_watch_and_others_follow_when_they_are_gone(queue):
+    first = [queue.store.watch(f"p{number}", most=5, ttl_ms=500) for number in range(7)]
+    again = [queue.store.watch(f"p{number}", most=5, ttl_ms=500) for number in range(7)]
+    until(lambda: queue.store.watch("p6", most=5, ttl_ms=500), what="a place on the watch")
+
+    assert first == again == [True] * 5 + [False] * 2
+
+
+def test_a_redis_that_is_away_starts_the_count_again_for_those_on_watch_too(queue, recovery, monkeypatch):
+    recovery.leases.look(lambda: {"job": "1:0"})
+
+    def away(*_, **__):
+        raise QueueUnavailable
+
+    monkeypatch.setattr(queue.store, "watch", away)
+    with pytest.raises(QueueUnavailable):
+        recovery.take_turn("me")
+
+    assert recovery.leases._seen == {}

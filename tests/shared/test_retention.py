@@ -57,7 +57,7 @@ def test_old_jobs_go_with_all_that_belongs_to_them(queue, run, prune):
     assert queue.storage.names("jobs") == []
     assert queue.jobs() == ([], None)
     left = {key for key in queue.store.redis.scan_iter() if key in before}
-    assert left <= {"dreamq:queues", "dreamq:counters", "steps", "_kombu.binding.steps"}
+    assert left <= {"dreamq:queues", "dreamq:counters", "dreamq:served", "steps", "_kombu.binding.steps"}
 
 
 def test_what_an_unfinished_job_names_stays_however_old(queue, run, prune):
