@@ -95,7 +95,9 @@ class SubmitCommands(click.Group):
         """The command of one kind."""
         from shared.kinds import KINDS
 
-        return submit_command(cmd_name) if cmd_name in KINDS else None
+        if cmd_name not in KINDS:
+            ctx.fail(f"there is no kind {cmd_name!r}; there are {', '.join(KINDS)}")
+        return submit_command(cmd_name)
 
 
 @main.group(cls=SubmitCommands, subcommand_metavar="KIND [OPTIONS]")
@@ -217,7 +219,8 @@ def tell_end(job: dict[str, Any]) -> None:
         click.echo(job["status"])
     if job["artifacts"]:
         names = [artifact["name"] for artifact in job["artifacts"]]
-        click.echo(f"it left {', '.join(names[-3:])}: fetch with dreamq get {job['id']}", err=True)
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        click.echo(f"it left {', '.join(names[-3:])}{more}: fetch with dreamq get {job['id']}", err=True)
 
 
 @main.command()

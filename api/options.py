@@ -203,20 +203,22 @@ def scalar(text: str, shapes: list[Schema]) -> Any:
     if "boolean" in kinds and text.lower() in ("true", "false"):
         return text.lower() == "true"
     if "string" in kinds:
-        return uploadable(text) if kinds["string"].get("format") == "upload" else text
+        return uploadable(text, kinds["string"]) if kinds["string"].get("format") == "upload" else text
     if not shapes or None in kinds:
         return text
     raise ValueError(f"{text!r} is not {metavar(shapes, {})}")
 
 
-def uploadable(text: str) -> LocalFile | str:
-    """A file to upload, or the id of one that was uploaded before."""
+def uploadable(text: str, shape: Schema) -> LocalFile | str:
+    """A file to upload, the id of one that was uploaded before, or the name of something built in."""
+    built_in = shape.get("built_in", [])
     path = Path(text).expanduser()
+    if text in built_in or _UPLOAD_ID.fullmatch(text):
+        return text
     if path.is_file():
         return LocalFile(path)
-    if _UPLOAD_ID.fullmatch(text):
-        return text
-    raise ValueError(f"there is no file {text!r}")
+    instead = f", and nothing built in of that name: there are {', '.join(built_in)}" if built_in else ""
+    raise ValueError(f"there is no file {text!r}{instead}")
 
 
 def with_files(value: Any, replace: Callable[[LocalFile], str]) -> Any:

@@ -127,7 +127,9 @@ def reachable() -> Iterator[None]:
     try:
         yield
     except RedisError as error:
-        raise QueueUnavailable(f"Redis cannot be reached ({error}); try again in a few seconds") from error
+        raise QueueUnavailable(
+            f"Redis, where REDIS_URL says that it is, cannot be reached ({error}); try again in a few seconds"
+        ) from error
 
 
 class JobStore:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from io import BytesIO
@@ -32,7 +32,7 @@ from shared.inputs import SubmitInputs
 from shared.job import Artifact, Job, JobStatus, Priority, new_job_id
 from shared.job_store import Event, JobStore, connect
 from shared.kinds import KINDS
-from shared.kinds.base import JobParams
+from shared.kinds.base import JOB_ID_PATTERN, JobParams
 from shared.placement import SMALLEST, class_for, queue_for
 from shared.settings import Settings
 from shared.storage import Storage, Upload
@@ -185,7 +185,7 @@ class Queue:
             try:
                 checked = KINDS[kind].model_validate(dict(params))
             except ValidationError as error:
-                raise invalid_input(error) from error
+                raise invalid_input(error, KINDS[kind].model_fields) from error
         inputs = SubmitInputs(self)
         checked.check(inputs)
         return checked, checked.forecast_bytes(inputs)
@@ -365,16 +365,31 @@ def ended_status(job: Job) -> dict[str, Any]:
     }
 
 
-def invalid_input(error: ValidationError) -> InvalidInput:
-    """The first trouble that the parameters' model found, in our words, with the field's name."""
-    first = error.errors()[0]
+def invalid_input(error: ValidationError, known: Iterable[str]) -> InvalidInput:
+    """The trouble that the parameters' model found, in our words, with the field's name.
+
+    Args:
+        known: the kind's parameters.
+    """
+    # A misspelt name first: it may be why another field is missing.
+    first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
     field = ".".join(str(part) for part in first["loc"]) or "params"
+    pattern = first.get("ctx", {}).get("pattern", "")
     if first["type"] == "extra_forbidden":
-        return InvalidInput(f"there is no parameter {field!r}", field=field)
+        return InvalidInput(f"there is no parameter {field!r}; there are {', '.join(known)}", field=field)
     if first["type"] == "missing":
         return InvalidInput(f"{field} is required", field=field)
+    given = f"(given: {first['input']!r:.80})"
+    if "[0-9a-f]{64}" in pattern:
+        names = pattern.strip("^()$").split("|")[1:]
+        instead = f", or one of {', '.join(names)}" if names else ""
+        return InvalidInput(
+            f"{field}: upload the file first, and name the id that is answered{instead} {given}", field=field
+        )
+    if pattern == JOB_ID_PATTERN:
+        return InvalidInput(f"{field}: not the id of a job {given}", field=field)
     message = first["msg"].removeprefix("Value error, ")
-    return InvalidInput(f"{field}: {message} (given: {first['input']!r:.80})", field=field)
+    return InvalidInput(f"{field}: {message} {given}", field=field)
 
 
 # For Python programs: `from shared.queue import submit, upload`

@@ -45,7 +45,7 @@ def jobs() -> list[DemoJob]:
         DemoJob("The cat painted with a flower", ["style_transfer", *style, "--network", "squeezenet"]),
         DemoJob(
             "A map of handwritten digits, from a variational autoencoder",
-            ["vae_train", "--dataset", "digits", "--epochs", "40"],
+            ["vae_train", "--dataset", "digits", "--epochs", "100", "--batch-size", "32", "--seed", "1"],
             shows="latent-grid.png",
         ),
     ]

@@ -157,7 +157,7 @@ def checked_params(job: Job) -> JobParams:
     except KeyError as error:
         raise InvalidInput(f"this worker knows no kind {job.kind!r}") from error
     except ValidationError as error:
-        raise invalid_input(error) from error
+        raise invalid_input(error, KINDS[job.kind].model_fields) from error
 
 
 def failed(code: str, message: str, *, recycle: bool = False) -> End:

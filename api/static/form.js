@@ -42,6 +42,10 @@ class Field {
     return [...this.plain, ...this.inner].find((shape) => shape.media)?.media ?? "";
   }
 
+  get builtIn() {
+    return this.plain.find((shape) => shape.built_in)?.built_in ?? [];
+  }
+
   get important() {
     return this.required || MAIN.includes(this.name) || (this.format === "upload" && this.media !== "*/*");
   }
@@ -115,9 +119,22 @@ class Field {
       const files = [...input.files];
       shown.replaceChildren(...files.filter((file) => file.type.startsWith("image/")).map(thumbnail));
       text.textContent = files.map((file) => file.name).join(", ") || "Drop a file here, or choose one";
+      if (this.chosen) this.chosen.value = "";
       this.complain("");
     });
-    return zone;
+    return this.builtIn.length ? el("div", {}, zone, this.offer(input)) : zone;
+  }
+
+  /** What can be named instead of a file. */
+  offer(input) {
+    const names = this.builtIn.map((name) => el("option", { value: name }, name));
+    this.chosen = el("select", {}, el("option", { value: "", selected: true }, "or one that is built in"), ...names);
+    this.chosen.setAttribute("aria-label", `${spoken(this.name)}, built in`);
+    this.chosen.addEventListener("change", () => {
+      input.required = this.required && !this.chosen.value;
+      this.complain("");
+    });
+    return this.chosen;
   }
 
   complain(message) {
@@ -131,6 +148,7 @@ class Field {
   async value() {
     const { input } = this;
     if (input.type === "file") {
+      if (this.chosen?.value) return this.chosen.value;
       if (!input.files.length) return this.kept;
       const ids = await Promise.all([...input.files].map(upload));
       return this.list ? ids : ids[0];
@@ -171,7 +189,10 @@ class Field {
   /** Show a value that another job had. */
   fill(value) {
     if (value === null || value === undefined) return;
-    if (this.input.type === "file") this.keep(value);
+    if (this.builtIn.includes(value)) {
+      this.chosen.value = value;
+      this.input.required = false;
+    } else if (this.input.type === "file") this.keep(value);
     else if (this.input.type === "checkbox") this.input.checked = value;
     else if (this.input.tagName === "SELECT") this.input.value = JSON.stringify(value);
     else this.input.value = shownDefault(value).replaceAll(" = ", "=");

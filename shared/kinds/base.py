@@ -16,7 +16,8 @@ TextId = Annotated[str, Field(pattern=_SHA256, json_schema_extra={"format": "upl
 """A parameter that names an uploaded text."""
 FileId = Annotated[str, Field(pattern=_SHA256, json_schema_extra={"format": "upload", "media": "*/*"})]
 """A parameter that names any other uploaded file (a data set, weights)."""
-JobId = Annotated[str, Field(pattern=r"^[0-9a-z]{20,40}$", json_schema_extra={"format": "job"})]
+JOB_ID_PATTERN = r"^[0-9a-z]{20,40}$"
+JobId = Annotated[str, Field(pattern=JOB_ID_PATTERN, json_schema_extra={"format": "job"})]
 """A parameter that names an earlier job."""
 
 

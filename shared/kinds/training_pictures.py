@@ -12,7 +12,7 @@ DatasetId = Annotated[
     str,
     Field(
         pattern=rf"^([0-9a-f]{{64}}|{'|'.join(BUILT_IN)})$",
-        json_schema_extra={"format": "upload", "media": "application/zip", "built_in": list(BUILT_IN)},
+        json_schema_extra={"format": "upload", "media": "application/zip,.npz", "built_in": list(BUILT_IN)},
     ),
 ]
 """A parameter that names an uploaded archive of pictures, or a set that is built in."""

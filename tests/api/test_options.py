@@ -8,7 +8,7 @@ import pytest
 from pydantic import BaseModel, Field
 
 from api.cli import job_options
-from api.options import LocalFile, options_of, values_of, with_files
+from api.options import LocalFile, options_of, scalar, values_of, with_files
 from shared.kinds import KINDS
 from shared.kinds.base import FileId, JobId, JobParams, PictureId
 
@@ -193,3 +193,17 @@ def test_a_file_may_be_named_from_the_home_folder(cat, monkeypatch):
     monkeypatch.setenv("HOME", str(cat.parent))
 
     assert parsed("--image", "~/cat.jpg") == {"image": LocalFile(Path(cat))}
+
+
+def test_what_is_built_in_is_named_where_a_file_is_taken():
+    [shape] = [{"type": "string", "format": "upload", "built_in": ["digits"]}]
+
+    assert scalar("digits", [shape]) == "digits"
+    with pytest.raises(ValueError, match="nothing built in of that name: there are digits"):
+        scalar("digts", [shape])
+
+
+def test_every_built_in_set_can_be_named_on_the_command_line():
+    for kind in ("vae_train", "gan_train"):
+        schema = KINDS[kind].model_json_schema()["properties"]["dataset"]
+        assert [scalar(name, [schema]) for name in schema["built_in"]] == schema["built_in"]

@@ -255,3 +255,15 @@ def test_a_failure_goes_down_a_chain_of_dependents_at_once(queue):
     codes = [queue.get(job.id).error.code for job in (first, second, third)]
     assert codes == ["internal", "upstream_failed", "upstream_failed"]
     assert queue.store.unwritten() == []
+
+
+def test_a_picture_named_by_its_file_is_told_to_be_uploaded_first(queue):
+    with pytest.raises(InvalidInput, match="upload the file first"):
+        queue.submit("steps", {"image": "photo.jpg"})
+    with pytest.raises(InvalidInput, match="upload the file first.*or one of digits"):
+        queue.submit("vae_train", {"dataset": "digts"})
+
+
+def test_a_misspelt_name_is_told_before_what_it_leaves_missing(queue):
+    with pytest.raises(InvalidInput, match="there is no parameter 'picture'; there are .*image"):
+        queue.submit("deepdream", {"picture": "x"})
