@@ -222,7 +222,7 @@ class Queue:
                 self.store.settle(job)
         try:
             self.dispatch.step(job.queue)
-            return self.store.get(job.id)
+            return self.get(job.id)  # from storage, should Redis have been emptied just now
         except QueueUnavailable as error:
             log.warning("job %s: accepted, but not dispatched (%s); recovery will", job.id, error)
             return job

@@ -156,10 +156,15 @@ class Fleet:
         for _ in range(count):
             self._started += 1
             node = f"w{self._started}"
-            wire = Wire(self.sockets / node, self.redis.socket)
             log_file = self.folder / f"{node}.log"
             started.append(
-                Worker(node, wire, log_file, {**self.settings.environment(), **environment}, self.queues)
+                Worker(
+                    node,
+                    self.new_wire(node),
+                    log_file,
+                    {**self.settings.environment(), **environment},
+                    self.queues,
+                )
             )
         self.workers += started
         if wait:
@@ -192,6 +197,10 @@ class Fleet:
     def logs(self) -> list[tuple[str, str]]:
         """What each worker has written."""
         return [(worker.name, worker.log()) for worker in self._past + self.workers]
+
+    def new_wire(self, name: str) -> Wire:
+        """A line to Redis of its own for a process."""
+        return Wire(self.sockets / name, self.redis.socket)
 
     def script(self, name: str) -> bytes:
         """The mark by which the calls of one of the store's scripts are known on a wire."""

@@ -159,15 +159,15 @@ class History:
             *(f"{number:6d} {end}" for end, number in sorted(ends.items())),
             "attempts, as far as Redis remembers them: "
             + ", ".join(f"{number} {reason}" for reason, number in sorted(attempts.items(), key=str)),
-            f"{len(self.faults)} faults; s from the fault to the next attempt of a job that it hit:",
-            f"{'':42s} faults  jobs  median  worst",
+            f"{len(self.faults)} faults; s from the fault until a job that it took away was queued again, and ran again:",
+            f"{'':42s} faults  jobs  queued: median  worst  running: median  worst",
         ]
         kinds: dict[str, list[Fault]] = defaultdict(list)
         for fault in self.faults:
             kinds[fault.what].append(fault)
-        every: list[float] = []
+        every: list[tuple[float, float]] = []
         for what, faults in sorted(kinds.items()):
-            took = [seconds for fault in faults for seconds in recovered(fault, jobs)]
+            took = [both for fault in faults for both in recovered(fault, jobs)]
             every += took
             lines.append(f"{what:42s} {len(faults):6d} {row(took)}")
         lines.append(f"{'all':42s} {len(self.faults):6d} {row(every)}")
@@ -181,22 +181,27 @@ def shape(job: Job) -> tuple[Any, ...]:
     return job.status, job.attempt, job.token, job.stop, tuple(saved.path for saved in job.checkpoints)
 
 
-def recovered(fault: Fault, jobs: dict[str, Job]) -> list[float]:
-    """How long it took until the jobs that a fault hit ran again (s); only those that were taken away."""
+def recovered(fault: Fault, jobs: dict[str, Job]) -> list[tuple[float, float]]:
+    """How long it took until the jobs that a fault took away were queued again, and until they ran again (s)."""
     took = []
     for job_id, number in fault.hit:
         attempts = {attempt.attempt: attempt for attempt in jobs[job_id].attempts}
         before, after = attempts.get(number), attempts.get(number + 1)
-        if before is not None and after is not None and after.started_ms > fault.at_ms:
-            took.append((after.started_ms - fault.at_ms) / 1000)
+        if before is None or before.ended_ms is None or after is None or before.ended_ms < fault.at_ms:
+            continue
+        took.append(((before.ended_ms - fault.at_ms) / 1000, (after.started_ms - fault.at_ms) / 1000))
     return took
 
 
-def row(took: list[float]) -> str:
+def row(took: list[tuple[float, float]]) -> str:
     """Number, median and worst of some durations."""
     if not took:
         return f"{0:5d}"
-    return f"{len(took):5d} {statistics.median(took):7.2f} {max(took):6.2f}"
+    queued, running = zip(*took, strict=True)
+    return (
+        f"{len(took):5d} {statistics.median(queued):15.2f} {max(queued):6.2f}"
+        f" {statistics.median(running):16.2f} {max(running):6.2f}"
+    )
 
 
 def broken_promises(fleet: Fleet, history: History, jobs: dict[str, Job]) -> list[str]:

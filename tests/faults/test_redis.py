@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from shared.job import JobStatus
+from shared.queue import Queue
 from tests.faults.fleet import Fleet
 from tests.workers.processes import until
 
@@ -92,6 +93,23 @@ def test_a_cancelled_job_stays_cancelled_though_redis_was_emptied(new_fleet: Cal
     for job in (queued, running):
         assert fleet.ended(job).status == JobStatus.CANCELLED
     fleet.assert_succeeded(fleet.submit())
+
+
+def test_a_submit_is_accepted_though_redis_is_emptied_under_it(new_fleet: Callable[..., Fleet]):
+    fleet = new_fleet()
+    wire = fleet.new_wire("client")
+    client = Queue.from_settings(fleet.settings.model_copy(update={"redis_url": wire.url}))
+
+    # Its record is there, its message is not.
+    trap = wire.lose_call(fleet.script("dispatch"), act=fleet.store.redis.flushall)
+    job = client.submit("steps", {"seed": 1})
+    client.store.redis.close()
+    client.dispatch.app.close()
+    wire.close()
+
+    assert trap.sprung.is_set()
+    fleet.start()
+    fleet.assert_succeeded(job)
 
 
 def test_an_idempotency_key_outlives_an_emptied_redis(new_fleet: Callable[..., Fleet]):
