@@ -389,13 +389,19 @@ def workers(client: Client, as_json: bool) -> None:
             worker["name"],
             worker.get("host", ""),
             worker.get("device", ""),
-            ", ".join(worker.get("jobs", [])) or "idle",
+            ", ".join(worker.get("jobs", [])) or activity(worker),
         )
         for worker in found
     ]
     print_table(("worker", "host", "device", "runs"), rows)
     if not found:
         click.echo("no worker is there; jobs wait until one is: python -m workers", err=True)
+
+
+def activity(worker: dict[str, Any]) -> str:
+    """What a worker without a job does: `idle`, or why it takes none (`drained`, `quarantined`, ...)."""
+    state = str(worker.get("state", "ready"))
+    return "idle" if state == "ready" else state
 
 
 def print_table(columns: tuple[str, ...], rows: Iterable[Iterable[Any]]) -> None:

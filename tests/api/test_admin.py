@@ -56,3 +56,14 @@ def test_the_doctor_says_line_by_line_what_is_well_and_what_to_do(dreamq, queue)
     failed = dreamq("admin", "doctor", "--json")
     assert failed.exit_code == 1
     assert "fail" in {finding["level"] for finding in json.loads(failed.output)}
+
+
+def test_the_list_of_workers_says_why_one_takes_no_jobs(api_client, queue):
+    for name, state in (("a@h", "ready"), ("b@h", "quarantined")):
+        queue.store.announce(
+            name, {"name": name, "host": "h", "device": "gpu", "queues": [], "state": state}, ttl_ms=60_000
+        )
+
+    listed = CliRunner().invoke(main, ["--url", api_client.url, "workers"])
+
+    assert [line.split("\t")[-1] for line in listed.output.splitlines()[1:]] == ["idle", "quarantined"]
