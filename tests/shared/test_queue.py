@@ -260,10 +260,10 @@ def test_a_failure_goes_down_a_chain_of_dependents_at_once(queue):
 def test_a_picture_named_by_its_file_is_told_to_be_uploaded_first(queue):
     with pytest.raises(InvalidInput, match="upload the file first"):
         queue.submit("steps", {"image": "photo.jpg"})
-    with pytest.raises(InvalidInput, match="upload the file first.*or one of digits"):
+    with pytest.raises(InvalidInput, match=r"upload the file first.*or one of digits"):
         queue.submit("vae_train", {"dataset": "digts"})
 
 
 def test_a_misspelt_name_is_told_before_what_it_leaves_missing(queue):
-    with pytest.raises(InvalidInput, match="there is no parameter 'picture'; there are .*image"):
+    with pytest.raises(InvalidInput, match=r"there is no parameter 'picture'; there are .*image"):
         queue.submit("deepdream", {"picture": "x"})
