@@ -159,7 +159,7 @@ class History:
             *(f"{number:6d} {end}" for end, number in sorted(ends.items())),
             "attempts, as far as Redis remembers them: "
             + ", ".join(f"{number} {reason}" for reason, number in sorted(attempts.items(), key=str)),
-            f"{len(self.faults)} faults; s from the fault until a job that it took away was queued again, and ran again:",
+            f"{len(self.faults)} faults; s until a job that it took away was queued again, and ran again:",
             f"{'':42s} faults  jobs  queued: median  worst  running: median  worst",
         ]
         kinds: dict[str, list[Fault]] = defaultdict(list)
