@@ -5,9 +5,9 @@ The losses are those of the paper or of the Keras book (`tasks/style_losses.py`)
 - The picture is painted at several sizes, each twice the one before. Coarse structure, which takes many iterations,
   is found where an iteration is cheap.
 - At each size the variables are frequencies instead of pixels (`tasks/fourier.py`).
-- The weights are those for VGG19 and a picture of 400 x 600 px, the book's. The style loss doesn't depend on the size
-  of the picture, while content and variation are sums over it: these two are weighted by the ratio of pixels.
-  Networks whose activations are of another size have factors of their own (`STYLE_DEFAULTS`).
+- The weights are those for a picture of 400 x 600 px, the book's. The style loss doesn't depend on the size of the
+  picture, while content and variation are sums over it: these two are weighted by the ratio of pixels.
+- Each network has factors of its own for content and style (`STYLE_DEFAULTS`).
 """
 
 import csv

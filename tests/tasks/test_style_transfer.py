@@ -131,11 +131,13 @@ def correlation(one: np.ndarray, other: np.ndarray) -> float:
     return float(np.corrcoef(one.ravel(), other.ravel())[0, 1])
 
 
-def test_with_real_vgg16_a_photo_takes_on_the_style_too(paint, settings, vgg16_weights_dir, history):
+def test_with_real_vgg16_a_photo_takes_on_the_style_too(
+    paint, upload, settings, vgg16_weights_dir, coffee, history
+):
     settings.weights_dir.mkdir(exist_ok=True)
     shutil.copy(vgg16_weights_dir / "vgg16.weights.h5", settings.weights_dir)
 
-    job = paint(network="vgg16", size_px=80, iterations=8)
+    job = paint(network="vgg16", style_images=[upload(coffee)], size_px=80, iterations=8)
 
     losses = history(job)
     assert job.status == JobStatus.SUCCEEDED
@@ -380,10 +382,10 @@ def test_a_mask_that_leaves_nothing_to_paint_ends_the_job_and_the_next_one_passe
 
 
 def test_a_job_larger_than_any_worker_is_refused_with_what_would_fit(queue, upload, chelsea, flower):
-    queue.store.announce("w@h", {"memory_bytes": 2 * 2**30, "queues": []}, ttl_ms=60_000)
+    queue.store.announce("w@h", {"memory_bytes": 5 * 2**29, "queues": []}, ttl_ms=60_000)
     params = {"content_image": upload(chelsea), "style_images": [upload(flower)], "network": "vgg16"}
 
-    with pytest.raises(InvalidInput, match=r"has 2\.0 GiB; tile_px (\d+) would fit") as refused:
+    with pytest.raises(InvalidInput, match=r"has 2\.5 GiB; tile_px (\d+) would fit") as refused:
         queue.submit("style_transfer", params | {"size_px": 800})
     with pytest.raises(InvalidInput, match=r"size_px (\d+) is the largest that fits") as too_large:
         queue.submit("style_transfer", params | {"size_px": 4000})
@@ -505,11 +507,14 @@ def test_content_and_variation_weigh_alike_at_every_size():
     params = StyleTransferParams(content_image="a" * 64, style_images=["a" * 64])
 
     book = style_transfer.scale_weights(params, (400, 600), (400, 600))
-    print_size = style_transfer.scale_weights(params, (800, 1200), (800, 1200))
+    larger = style_transfer.scale_weights(params, (800, 1200), (800, 1200))
+    coarse = style_transfer.scale_weights(params, (400, 600), (800, 1200))
 
-    assert (book.content, book.style, book.variation) == pytest.approx((0.025, 0.2, 1e-4))
-    assert (print_size.content, print_size.variation) == pytest.approx((0.025 / 4, 1e-4 / 4))
-    assert print_size.style == book.style
+    # The book's 0.025, 1 / 5 layers and 1e-4; VGG's content counts 50 times.
+    assert (book.content, book.style, book.variation) == pytest.approx((50 * 0.025, 0.2, 1e-4))
+    assert (larger.content, larger.style, larger.variation) == pytest.approx((50 * 0.025 / 4, 0.2, 1e-4 / 4))
+    # On the way to a picture of four times the pixels the content counts four times as much.
+    assert (coarse.content, coarse.variation) == pytest.approx((4 * book.content, book.variation))
 
 
 def test_the_total_is_the_sum_of_the_terms():
