@@ -75,7 +75,7 @@ def random_pictures(params: VaeSampleParams, job: JobContext, model: TrainedVae)
 def grid(params: VaeSampleParams, job: JobContext, model: TrainedVae) -> None:
     """Decode a grid of Gaussian quantiles on the training's plane."""
     vectors = latent_grid(params.grid_side, model.latents["plane"])
-    job.save_image("result.png", picture_grid(model.decode(vectors), params.grid_side, margin_px=0))
+    job.save_image("result.png", picture_grid(model.decode(vectors), params.grid_side))
 
 
 def reconstruct(params: VaeSampleParams, job: JobContext, model: TrainedVae) -> None:

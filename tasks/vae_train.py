@@ -117,7 +117,7 @@ class VaeTraining(Training):
         """The latent grid as an image."""
         vectors = latent_grid(GRID_SIDE, plane).astype(np.float32)
         pictures = self.vae.get_layer("decoder")(vectors).numpy()
-        return picture_grid(pictures * 255, GRID_SIDE, margin_px=0)
+        return picture_grid(pictures * 255, GRID_SIDE)
 
     def save_model(self, encoded: LabelledPictures | None) -> None:
         """Leave the network, and the latent means of held-out pictures and of each label in `encoded`."""
