@@ -57,9 +57,9 @@ def array(queue):
 
 
 def test_each_mode_shows_what_it_made(sample, image, array, pictures):
-    # Pictures of 12 px are shown twice enlarged, with margins of 2 px but in the grid.
+    # Pictures of 12 px are shown twice enlarged, with margins of 2 px.
     assert image(sample(mode="random", count=5)).shape == (2 * 26 + 2, 3 * 26 + 2)
-    assert image(sample(mode="grid", grid_side=4)).shape == (4 * 24, 4 * 24)
+    assert image(sample(mode="grid", grid_side=4)).shape == (4 * 26 + 2, 4 * 26 + 2)
     reconstruct = sample(mode="reconstruct", pictures=pictures)
     assert image(reconstruct).shape == (2 * 26 + 2, 2 * 26 + 2)
     assert image(reconstruct, "reconstruction-02.png").shape == (12, 12)
