@@ -347,10 +347,10 @@ class JobStore:
         with reachable():
             return sorted(self.redis.smembers(f"{P}queues"))
 
-    def published(self, queue: str) -> list[Published]:
-        """The messages of a queue that are out and unclaimed."""
+    def published(self, queue: str, *, before_ms: int) -> list[Published]:
+        """The messages of a queue that are out and unclaimed, and went out up to this time."""
         with reachable():
-            out = self.redis.zrange(f"{P}published:{queue}", 0, -1, withscores=True)
+            out = self.redis.zrangebyscore(f"{P}published:{queue}", "-inf", before_ms, withscores=True)
             pipe = self.redis.pipeline(transaction=False)
             for job_id, _ in out:
                 pipe.hmget(f"{P}job:{job_id}", "kind", "publishes")

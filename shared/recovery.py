@@ -6,6 +6,7 @@ A few of them watch the leases; who holds the lock acts.
 
 import logging
 import os
+import re
 import secrets
 import socket
 import threading
@@ -14,7 +15,7 @@ from collections.abc import Callable
 
 from shared.artifacts import cancel_file, find_checkpoints, read_job, read_manifest
 from shared.errors import DreamqError, JobNotFound, QueueUnavailable
-from shared.job import Job, JobStatus
+from shared.job import ID_PATTERN, Job, JobStatus
 from shared.job_store import Claim, hash_from_job
 from shared.queue import Queue
 
@@ -22,6 +23,7 @@ log = logging.getLogger(__name__)
 
 LONGEST_REPUBLISH_S = 600
 _LOCK_TURNS = 10
+_QUOTED_ID = re.compile(rf'"({ID_PATTERN.strip("^$")})"')
 WATCHERS = 5
 """How many processes watch over the leases. Should all of them vanish at once, others follow within seconds."""
 _WATCH_TURNS = 3
@@ -148,12 +150,13 @@ class Recovery:
         """Send the messages again that nobody took: each later than the time before."""
         now = self.store.now_ms()
         for queue in self.store.queues():
-            waiting = ""
-            for message in self.store.published(queue):
+            waiting: set[str] | None = None
+            for message in self.store.published(queue, before_ms=now - int(self.settings.lease_s * 1000)):
                 patience_s = min(LONGEST_REPUBLISH_S, self.settings.lease_s * 2 ** (message.publishes - 1))
                 if now - message.at_ms < patience_s * 1000:
                     continue
-                waiting = waiting or "\n".join(self.store.broker_holds(queue))
+                if waiting is None:
+                    waiting = set(_QUOTED_ID.findall("\n".join(self.store.broker_holds(queue))))
                 # One that still stands in the broker's list is not lost, only not reached yet.
                 if message.job_id not in waiting and self.store.published_again(queue, message.job_id):
                     log.warning("job %s: its message was lost; published again", message.job_id)

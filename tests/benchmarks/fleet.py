@@ -24,6 +24,7 @@ from typing import Any
 
 from shared.dispatch import Dispatch
 from shared.job import Job, JobStatus, Worker, new_job_id, new_token
+from shared.job_store import JobStore
 from shared.placement import queues_served
 from shared.queue import Queue
 from shared.recovery import Recovery
@@ -34,6 +35,7 @@ from workers.redis_server import RedisServer
 REPORTS_PER_JOB = 3
 RENEWALS_PER_JOB = 1
 QUEUE = "simulated"
+MADE_SINGLY, CHUNK = 1000, 500
 SETTLES_S, IDLE_S = 5, 20
 
 
@@ -97,20 +99,24 @@ def empty_queue() -> Iterator[Queue]:
 def fill(queue: Queue, measured: Measured) -> None:
     """Jobs as they wait; their memory in Redis, of records, events and indexes."""
     before = memory(queue)
+    singly = min(measured.jobs, MADE_SINGLY)
     started = time.perf_counter()
-    for _ in range(measured.jobs):
-        now = queue.store.now_ms()
-        job = Job(
-            id=new_job_id(),
-            kind=QUEUE,
-            params={"seed": 1, "time_limit_s": None},
-            queue=QUEUE,
-            created_ms=now,
-            score=now,
-        )
-        queue.store.create(job)
-    measured.submits_per_s = measured.jobs / (time.perf_counter() - started)
+    for _ in range(singly):
+        queue.store.create(waiting_job(queue.store.now_ms()))
+    measured.submits_per_s = singly / (time.perf_counter() - started)
+    for start in range(singly, measured.jobs, CHUNK):
+        many = queue.store.redis.pipeline(transaction=False)
+        store = JobStore(many)  # the same scripts, a whole chunk in one round trip
+        for _ in range(min(CHUNK, measured.jobs - start)):
+            store.create(waiting_job(int(time.time() * 1000)))
+        many.execute()
     measured.bytes_per_job = (memory(queue) - before) / measured.jobs
+
+
+def waiting_job(now_ms: int) -> Job:
+    """A job as it is when it was just submitted."""
+    params = {"seed": 1, "time_limit_s": None}
+    return Job(id=new_job_id(), kind=QUEUE, params=params, queue=QUEUE, created_ms=now_ms, score=now_ms)
 
 
 def memory(queue: Queue) -> int:
@@ -172,7 +178,10 @@ def idle_worker() -> tuple[float, float]:
     """What a real worker costs Redis while it waits for a job: commands per second, CPU time per second (ms)."""
     with empty_queue() as queue:
         command = celery_command("idle", queues=",".join(queues_served(None, 80 << 30)), loglevel="error")
-        process = subprocess.Popen(command, env={**os.environ, **queue.settings.environment()})
+        environment = {**os.environ, **queue.settings.environment()}
+        process = subprocess.Popen(
+            command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         try:
             while not queue.workers():
                 time.sleep(0.5)
