@@ -122,7 +122,7 @@ def test_a_training_leaves_a_model_that_keras_loads_in_safe_mode(queue, run, tmp
     path.write_bytes(queue.open_artifact(job.id, "model.keras").read())
     vae = keras.saving.load_model(path, safe_mode=True)
     grid = image_of(queue, job, "latent-grid.png")
-    # The middle of the grid's 15 x 15 pictures, 12 px each, twice enlarged, with margins of 2 px, is the latent vector 0.
+    # The middle of the grid's 15 x 15 pictures, 12 px each twice enlarged, with margins of 2 px, is the latent 0.
     middle = vae.get_layer("decoder")(np.zeros((1, 2), np.float32)).numpy()[0, ..., 0]
     assert grid.shape == (15 * 26 + 2, 15 * 26 + 2)
     assert np.abs(grid[184:208:2, 184:208:2] - 255 * middle).max() <= 1
