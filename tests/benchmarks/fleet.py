@@ -177,6 +177,7 @@ def cpu_time_s(queue: Queue) -> float:
 def idle_worker() -> tuple[float, float]:
     """What a real worker costs Redis while it waits for a job: commands per second, CPU time per second (ms)."""
     with empty_queue() as queue:
+        nobody = load(queue)
         command = celery_command("idle", queues=",".join(queues_served(None, 80 << 30)), loglevel="error")
         environment = {**os.environ, **queue.settings.environment()}
         process = subprocess.Popen(
@@ -186,12 +187,18 @@ def idle_worker() -> tuple[float, float]:
             while not queue.workers():
                 time.sleep(0.5)
             time.sleep(SETTLES_S)
-            before, cpu_s = commands(queue), cpu_time_s(queue)
-            time.sleep(IDLE_S)
-            return (commands(queue) - before).total() / IDLE_S, (cpu_time_s(queue) - cpu_s) * 1000 / IDLE_S
+            one = load(queue)
+            return one[0] - nobody[0], one[1] - nobody[1]
         finally:
             process.terminate()
             process.wait()
+
+
+def load(queue: Queue) -> tuple[float, float]:
+    """Redis' load over a while: commands per second, CPU time per second (ms)."""
+    before, cpu_s = commands(queue), cpu_time_s(queue)
+    time.sleep(IDLE_S)
+    return (commands(queue) - before).total() / IDLE_S, (cpu_time_s(queue) - cpu_s) * 1000 / IDLE_S
 
 
 def median_ms(call: Callable[[], Any], *, times: int = 25) -> float:
