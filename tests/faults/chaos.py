@@ -340,17 +340,26 @@ def at_rest(fleet: Fleet, history: History) -> bool:
     return False
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run it as the command line says; 1 when a promise was broken."""
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults.chaos", description=__doc__)
     parser.add_argument("--minutes", type=float, default=2)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--folder", type=Path, help="keep history, logs and storage there")
-    options = parser.parse_args(arguments)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run it as the command line says; 1 when a promise was broken."""
+    options = parse(arguments)
     folder = options.folder or Path(tempfile.mkdtemp(prefix="chaos-"))
     folder.mkdir(parents=True, exist_ok=True)
     told = run(folder, minutes=options.minutes, seed=options.seed)
-    print(told)
+    print(
+        f"seed {options.seed}, {options.minutes:g} minutes, {WORKERS} workers, {os.cpu_count()} cores,",
+        end=" ",
+    )
+    print(f"LEASE_S={LEASE_S}, at most {MOST_UNFINISHED} unfinished jobs at a time\n{told}")
     if told.broken:
         print(f"\nhistory and logs: {folder}", file=sys.stderr)
     return 1 if told.broken else 0

@@ -83,7 +83,7 @@ class History:
         """The queue has taken a job."""
         with self._lock:
             if key is not None and self._keys.setdefault(key, job.id) != job.id:
-                self.broken.append(f"{key!r} made two jobs: {self._keys[key]} and {job.id}")
+                self.broken.append(f"{key!r}: doubled: it made {self._keys[key]} and {job.id}")
             if job.id not in self._jobs:
                 self._jobs[job.id] = Seen(job, job)
             self.note("accepted", job=job.id, key=key, params=job.params, depends_on=job.depends_on)
@@ -171,8 +171,13 @@ class History:
             every += took
             lines.append(f"{what:42s} {len(faults):6d} {row(took)}")
         lines.append(f"{'all':42s} {len(self.faults):6d} {row(every)}")
-        lost = sum(not job.status.ended for job in jobs.values())
-        lines.append(f"lost {lost}, broken promises {len(broken)}")
+        ran = sum(bool(job.attempts) for job in jobs.values())
+        lost = sum(": lost: " in trouble for trouble in broken)
+        doubled = sum(": doubled: " in trouble for trouble in broken)
+        lines.append(
+            f"{len(self.faults)} faults, {ran} jobs run, lost {lost}, doubled {doubled},"
+            f" broken promises {len(broken)}"
+        )
         return Told(len(jobs), len(self.faults), lines, broken)
 
 
@@ -235,7 +240,7 @@ def one_end(fleet: Fleet, job: Job, seen: Seen) -> Iterator[str]:
     events = [event for event in fleet.store.events_after(job.id, "0") if event.type == "status"]
     ends = [event.data["status"] for event in events if JobStatus(event.data["status"]).ended]
     if len(ends) > 1:
-        yield f"its end was told {len(ends)} times: {ends}"
+        yield f"doubled: its end was told {len(ends)} times: {ends}"
 
 
 def the_right_end(fleet: Fleet, job: Job, seen: Seen, jobs: dict[str, Job]) -> Iterator[str]:
@@ -277,7 +282,7 @@ def one_attempt_at_a_time(job: Job) -> Iterator[str]:
     """No two attempts own a job at a time, and only the last can have done it."""
     for before, after in zip(job.attempts, job.attempts[1:], strict=False):
         if before.ended_ms is None or before.ended_ms > after.started_ms:
-            yield f"attempts {before.attempt} and {after.attempt} owned it together"
+            yield f"doubled: attempts {before.attempt} and {after.attempt} owned it together"
         if before.reason in ("succeeded", "failed", "cancelled"):
             yield f"doubled: attempt {before.attempt} had {before.reason}"
     if job.status == JobStatus.SUCCEEDED and job.attempts and job.attempts[-1].reason != "succeeded":
