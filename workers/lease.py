@@ -231,6 +231,11 @@ class LeaseKeeper(threading.Thread):
             return False
 
 
+def in_service() -> bool:
+    """Whether this worker takes jobs: it has looked whether its host is drained, and its device is trusted."""
+    return _keeper is not None and _keeper.duty.takes_jobs
+
+
 def child_is_up(pool: Any) -> bool:
     """Whether Celery's pool has a living process that has said that it is up; a dead one is replaced at once."""
     prefork = getattr(pool, "_pool", None)
@@ -255,7 +260,7 @@ class AwaitChild(bootsteps.StartStopStep):
 
         def can_consume() -> bool:
             # A child that is starting may yet die, and a message that it was to have would be lost with it.
-            return child_is_up(consumer.pool) and bool(celerys())
+            return in_service() and child_is_up(consumer.pool) and bool(celerys())
 
         qos.can_consume = can_consume
 
