@@ -9,6 +9,7 @@ import os
 import signal
 import threading
 import time
+from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,6 +29,7 @@ from shared.recovery import RecoveryThread, complete_end
 from workers import alive
 from workers.duty import Duty, on_gpu
 from workers.identity import device, this_worker
+from workers.oom_kills import oom_kills
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +77,9 @@ class LeaseKeeper(threading.Thread):
         self._held: dict[str, Held] = {}
         self._revoked: set[str] = set()
         self._announced_at = float("-inf")
-        self._since_ms = int(time.time() * 1000)
+        self._since_ms = 0
+        # Of the latest turns: a large process takes a while to die, a young one may be dead before it is looked after.
+        self._oom_kills = deque([oom_kills()], maxlen=3)
         self._every_s = min(2.0, self.settings.renew_every_s / 2)
 
     def run(self) -> None:
@@ -95,6 +99,7 @@ class LeaseKeeper(threading.Thread):
     def turn(self) -> None:
         """Say that we live, renew what runs, stop what is to stop, give back what died."""
         alive.touch()
+        self._oom_kills.append(oom_kills())
         self.announce()
         self.cancel_revoked()
         self.take_up_new()
@@ -107,6 +112,7 @@ class LeaseKeeper(threading.Thread):
         if now - self._announced_at < self.settings.renew_every_s:
             return
         became_ready = self.duty.look()
+        self._since_ms = self._since_ms or self.store.now_ms()
         info = {
             **self.worker.model_dump(),
             "queues": self.queues,
@@ -187,7 +193,7 @@ class LeaseKeeper(threading.Thread):
         if complete_end(self.queue, claim):
             return
         asked = held.stop or self.store.get(claim.job_id).stop
-        reason = held.killed or ("shutdown" if asked else "worker_lost")
+        reason = held.killed or ("shutdown" if asked else self.why_lost())
         if not asked and on_gpu(device()):
             # A GPU that fails often takes its process along; a job that kills its process counts once.
             self.store.note_device_failure(self.worker.name, claim.job_id)
@@ -201,6 +207,10 @@ class LeaseKeeper(threading.Thread):
                 self.queue.settle_end(job)
             else:
                 self.queue.dispatch.step()
+
+    def why_lost(self) -> str:
+        """Why a child that nobody asked to go is gone, as far as the kernel's count of its own kills tells."""
+        return "out_of_memory" if oom_kills() > self._oom_kills[0] else "worker_lost"
 
     def _hurry(self, held: Held, stop: str) -> None:
         now = time.monotonic()

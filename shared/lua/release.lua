@@ -15,8 +15,13 @@ elseif stop == 'timeout' then
   redis.call('HSET', key, 'error', '{"code":"timeout","message":"the job reached its time_limit_s"}')
 elseif losses > tonumber(ARGV[6]) then
   status = 'failed'
-  redis.call('HSET', key, 'error', '{"code":"worker_lost","message":"the job lost ' .. losses ..
-    ' workers without a new checkpoint between (the last: ' .. reason .. '); it may be what kills them"}')
+  local code, message = 'worker_lost', 'the job lost ' .. losses ..
+    ' workers without a new checkpoint between (the last: ' .. reason .. '); it may be what kills them'
+  if reason == 'out_of_memory' then
+    code, message = reason, 'the system killed the process of this job for want of memory, the last of ' .. losses ..
+      ' losses without a new checkpoint between: choose a smaller size, or a worker with more memory'
+  end
+  redis.call('HSET', key, 'error', cjson.encode({code = code, message = message}))
 end
 if status == 'queued' then
   redis.call('HSET', key, 'stop', '')

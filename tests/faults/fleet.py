@@ -8,8 +8,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Self
@@ -30,20 +31,45 @@ from workers.redis_server import RedisServer
 LEASE_S = 3
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a worker runs, if not right here."""
+
+    command: tuple[str, ...] = ()
+    """What goes before the worker's own command, and in the end becomes it."""
+    host: str = field(default_factory=socket.gethostname)
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+HERE = Place()
+
+
 class Worker:
     """One Celery worker: its main process and all below it."""
 
     def __init__(
-        self, node: str, wire: Wire, log_file: Path, environment: dict[str, str], queues: str
+        self,
+        node: str,
+        wire: Wire,
+        log_file: Path,
+        environment: dict[str, str],
+        queues: str,
+        place: Place = HERE,
     ) -> None:
-        self.name = f"{node}@{socket.gethostname()}"
+        self.name = f"{node}@{place.host}"
         self.wire = wire
         self.log_file = log_file
         with log_file.open("wb") as log:
             self.process = subprocess.Popen(
-                celery_command(node, queues=queues),
+                [*place.command, *celery_command(node, queues=queues)],
                 cwd=ROOT,
-                env={**os.environ, "PYTHONPATH": str(ROOT), **environment, "REDIS_URL": wire.url},
+                env={
+                    **os.environ,
+                    "PYTHONPATH": str(ROOT),
+                    **environment,
+                    "REDIS_URL": wire.url,
+                    **place.environment,
+                },
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -150,7 +176,9 @@ class Fleet:
 
     # Workers
 
-    def start(self, count: int = 1, *, wait: bool = True, **environment: str) -> list[Worker]:
+    def start(
+        self, count: int = 1, *, wait: bool = True, place: Place = HERE, **environment: str
+    ) -> list[Worker]:
         """Start workers, and wait until they have registered."""
         started = []
         for _ in range(count):
@@ -164,6 +192,7 @@ class Fleet:
                     log_file,
                     {**self.settings.environment(), **environment},
                     self.queues,
+                    place,
                 )
             )
         self.workers += started

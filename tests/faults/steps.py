@@ -36,9 +36,9 @@ class StepsParams(JobParams):
     """Size of the preview that each checkpoint of `checkpoint_every` leaves."""
     latest: bool = False
     """Whether each checkpoint also leaves a file of one and the same name."""
-    trouble: Literal["", "crash", "diverge", "memory", "die", "deaf", "stubborn", "hang", "odd"] = ""
+    trouble: Literal["", "crash", "diverge", "memory", "die", "deaf", "stubborn", "hang", "odd", "hoard"] = ""
     """What goes wrong at half way: an unforeseen error, NaN, no memory, SIGKILL, no more reports, the same and no ear
-    for SIGTERM either, no more steps, an exception that is none."""
+    for SIGTERM either, no more steps, an exception that is none, ever more memory."""
     image: PictureId | None = None
     """A picture: looked at by the submit check, decoded by the job, left as `picture.png`."""
 
@@ -107,5 +107,9 @@ def misbehave(trouble: str, job: "JobContext") -> None:
         case "stubborn":
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             time.sleep(3600)
+        case "hoard":
+            hoard = []
+            while True:
+                hoard.append(b"x" * 2**23)
         case "odd":
             raise KeyboardInterrupt

@@ -17,7 +17,7 @@ from workers.run_job import run_job
 
 HOST = socket.gethostname()
 LONG_ENOUGH_S = 3
-"""In so long a worker that takes jobs has one: it asks for messages each second, once its pool process is up (1 to 2 s)."""
+"""In so long a worker that takes jobs has one: it asks each second, once its pool process is up (1 to 2 s)."""
 GPU = json.dumps({"name": "NVIDIA H100 80GB HBM3", "uuid": "GPU-aaaaaaaa", "memory_bytes": 80 * 2**30})
 ME = Worker(name=f"direct-{os.getpid()}@{HOST}", host=HOST, device="gpu", pid=os.getpid())
 
