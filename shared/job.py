@@ -1,5 +1,6 @@
 """The job record: what dreamq knows of one job, and the statuses it passes through."""
 
+import re
 import secrets
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -157,6 +158,10 @@ class Job(Record):
         """The artifact of this name, if the job has it."""
         return next((artifact for artifact in self.artifacts if artifact.name == name), None)
 
+    def names(self) -> set[str]:
+        """The ids of all uploads and jobs that it names, however deep in its parameters, and of what it depends on."""
+        return ids_in([self.params, self.depends_on])
+
     def view(self) -> dict[str, Any]:
         """The job as every door shows it (the JSON of the contract)."""
         return {
@@ -208,6 +213,18 @@ def iso(time_ms: int | None) -> str | None:
     )
 
 
+def ids_in(value: Any) -> set[str]:
+    """All texts in a JSON value that may be the id of an upload or a job."""
+    if isinstance(value, str):
+        return {value} if _MAY_BE_AN_ID.fullmatch(value) else set()
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, list):
+        return set()
+    return set().union(*map(ids_in, value))
+
+
+_MAY_BE_AN_ID = re.compile(r"[0-9a-z]{20,64}")
 ID_PATTERN = r"^[0-9a-z]{26}$"
 _DIGITS = "0123456789abcdefghjkmnpqrstvwxyz"
 

@@ -584,6 +584,23 @@ class JobStore:
         with reachable():
             return bool(self.redis.set(f"{P}turn:{name}", "taken", nx=True, px=int(every_s * 1000)))
 
+    def hold(self, names: Iterable[str]) -> bool:
+        """Keep uploads and jobs from being removed while a job that names them is made.
+
+        Returns:
+            False when one of them is being removed just now.
+        """
+        return bool(self._run("hold", *names))
+
+    def begin_removal(self, name: str, *, unless_held_for_ms: int) -> bool:
+        """Whether an upload or a job may be removed: no submit has asked for it within this time, and none can now."""
+        return bool(self._run("remove", name, unless_held_for_ms))
+
+    def end_removal(self, name: str) -> None:
+        """It is gone: whoever names it now is told so."""
+        with reachable():
+            self.redis.zrem(f"{P}removing", name)
+
     def server_facts(self) -> ServerFacts:
         """What the Redis server says of itself."""
         with reachable():

@@ -29,7 +29,7 @@ from shared.errors import (
     StorageUnavailable,
 )
 from shared.inputs import SubmitInputs
-from shared.job import Artifact, Job, JobStatus, Priority, new_job_id
+from shared.job import Artifact, Job, JobStatus, Priority, ids_in, new_job_id
 from shared.job_store import Event, JobStore, connect
 from shared.kinds import KINDS
 from shared.kinds.base import JOB_ID_PATTERN, JobParams
@@ -44,6 +44,7 @@ BEHIND_MS: dict[str, int] = {"high": 0, "normal": 10 * 60_000, "low": 60 * 60_00
 priority yields to those of high priority submitted within the hour after it, and to no others."""
 
 _RESERVED_FOR_S = 3.0
+_REMOVED_WITHIN_S = 5.0
 _LISTEN_S = 5.0
 
 
@@ -146,7 +147,7 @@ class Queue:
         labels: Mapping[str, str] | None,
     ) -> Job:
         """The record of a new job, its parameters checked."""
-        checked, forecast = self._checked(kind, params)
+        checked, forecast = self._checked(kind, params, depends_on)
         if checked.seed is None:
             # Drawn from the id, which is random, so that one id always means one job.
             drawn = int.from_bytes(hashlib.sha256(job_id.encode()).digest()[:4]) >> 1
@@ -173,7 +174,9 @@ class Queue:
         """The workers that a job's place depends on: none for one that fits every device, as most do."""
         return [] if class_for(forecast_bytes) == SMALLEST else self.store.workers()
 
-    def _checked(self, kind: str, params: JobParams | Mapping[str, Any]) -> tuple[JobParams, int]:
+    def _checked(
+        self, kind: str, params: JobParams | Mapping[str, Any], depends_on: Sequence[str]
+    ) -> tuple[JobParams, int]:
         """The parameters, valid in themselves and together with what they name, and the memory they need."""
         if kind not in KINDS:
             raise KindNotFound(f"there is no kind {kind!r}; there are {', '.join(KINDS)}", field="kind")
@@ -186,9 +189,21 @@ class Queue:
                 checked = KINDS[kind].model_validate(dict(params))
             except ValidationError as error:
                 raise invalid_input(error, KINDS[kind].model_fields) from error
+        self._hold(ids_in([checked.model_dump(mode="json"), list(depends_on)]))
         inputs = SubmitInputs(self)
         checked.check(inputs)
         return checked, checked.forecast_bytes(inputs)
+
+    def _hold(self, names: set[str]) -> None:
+        """Keep what a job names from being pruned from now on; what is being pruned just now is first let go."""
+        deadline = time.monotonic() + _REMOVED_WITHIN_S
+        while names and not self.store.hold(names):
+            if time.monotonic() > deadline:
+                raise InvalidInput(
+                    "a job or an upload that these parameters name is being removed: make or upload it anew",
+                    field="params",
+                )
+            time.sleep(0.05)
 
     def _named(self, params: JobParams) -> list[Job]:
         """The unfinished jobs that parameters name: whoever names a model waits for it, said or not."""

@@ -4,8 +4,8 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 from shared.artifacts import cancel_file, find_checkpoints, read_job
 from shared.errors import DreamqError
@@ -18,6 +18,8 @@ DAY_MS = 86_400_000
 CHECKPOINTS_KEPT_DAYS = 1
 """An ended job is never resumed; its last checkpoint is kept for a day, for those who want to look into it."""
 PRUNE_EVERY_S = 3600.0
+_SUBMIT_TAKES_MS = 600_000
+"""At most, from the look at what a job names to its `job.json`, where its names are seen."""
 _CHUNK = 200
 
 
@@ -39,13 +41,14 @@ class Retention:
         self.storage = queue.storage
         self.days = days
         self.dry_run = dry_run
+        self.began = time.monotonic()
         self.pruned = Pruned()
 
     def prune(self) -> Pruned:
         """Remove what is older than so many days and what nothing needs any more; what that was.
 
         Never touched: a job that has not ended, a job that an unfinished one names (its model, or a job that it
-        depends on), and an upload that any job names or that came within the same time.
+        depends on), what a submit names meanwhile, and an upload that any job names or that came within the same time.
 
         Raises:
             DreamqError: Redis or the storage cannot be reached; what was removed by then stays removed.
@@ -53,7 +56,7 @@ class Retention:
         now_ms = self.store.now_ms()
         # The uploads before the jobs: one that comes meanwhile is not in the list, one that is named meanwhile is seen.
         uploads = self.old_uploads(now_ms)
-        needed = {text for job in self.jobs() if not job.status.ended for text in named_by(job)}
+        needed = {text for job in self.jobs() if not job.status.ended for text in job.names()}
         left = set(needed)
         for job in self.jobs():
             age_ms = now_ms - (job.finished_ms or now_ms)
@@ -62,10 +65,10 @@ class Retention:
                 continue
             if job.status.ended and age_ms > CHECKPOINTS_KEPT_DAYS * DAY_MS:
                 self.remove_checkpoints(job)
-            left |= set(named_by(job))
+            left |= set(job.names())
         for upload in uploads:
             if upload not in left:
-                self.remove(f"uploads/{upload}", upload, self.pruned.uploads)
+                self.remove_upload(upload)
         return self.pruned
 
     def jobs(self) -> Iterator[Job]:
@@ -89,41 +92,40 @@ class Retention:
 
     def remove_job(self, job: Job) -> None:
         """A job with all its files; the record first, so that nobody is led to files that are gone."""
-        self.pruned.jobs.append(job.id)
-        if not self.dry_run:
-            self.store.forget(job)
-            # `job.json` last: what a crash leaves is found again by the next turn.
-            for path in (f"jobs/{job.id}/attempts", cancel_file(job.id), f"jobs/{job.id}"):
-                self.storage.delete(path)
+        with self.removal(job.id, self.pruned.jobs) as granted:
+            if granted:
+                self.store.forget(job)
+                # `job.json` last: what a crash leaves is found again by the next turn.
+                for path in (f"jobs/{job.id}/attempts", cancel_file(job.id), f"jobs/{job.id}"):
+                    self.storage.delete(path)
+
+    def remove_upload(self, upload: str) -> None:
+        """An upload."""
+        with self.removal(upload, self.pruned.uploads) as granted:
+            if granted:
+                self.storage.delete(f"uploads/{upload}")
+
+    @contextmanager
+    def removal(self, name: str, told: list[str]) -> Iterator[bool]:
+        """Whether an upload or a job is to be removed, while no submit can come to name it."""
+        if self.dry_run:
+            told.append(name)
+            yield False
+            return
+        ran_ms = int((time.monotonic() - self.began) * 1000)
+        granted = self.store.begin_removal(name, unless_held_for_ms=ran_ms + _SUBMIT_TAKES_MS)
+        if granted:
+            told.append(name)
+        yield granted
+        if granted:
+            self.store.end_removal(name)
 
     def remove_checkpoints(self, job: Job) -> None:
         """The checkpoints of an ended job."""
         for checkpoint in find_checkpoints(self.storage, job.id):
-            self.remove(checkpoint.path, checkpoint.path, self.pruned.checkpoints)
-
-    def remove(self, path: str, name: str, told: list[str]) -> None:
-        """One file."""
-        told.append(name)
-        if not self.dry_run:
-            self.storage.delete(path)
-
-
-def named_by(job: Job) -> Iterator[str]:
-    """Every id that a job names, of uploads and jobs alike: in its parameters, however deep, and what it depends on."""
-    yield from job.depends_on
-    yield from texts(job.params)
-
-
-def texts(value: Any) -> Iterator[str]:
-    """All texts in a JSON value."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for inner in value.values():
-            yield from texts(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from texts(inner)
+            self.pruned.checkpoints.append(checkpoint.path)
+            if not self.dry_run:
+                self.storage.delete(checkpoint.path)
 
 
 class RetentionThread(threading.Thread):

@@ -7,6 +7,9 @@ local function published_key(queue) return P .. 'published:' .. queue end
 local function claims_key(worker) return P .. 'claims:' .. worker end
 local function events_key(id) return P .. 'events:' .. id end
 local RUNNING, WAITING, UNWRITTEN = P .. 'running', P .. 'waiting', P .. 'unwritten'
+local HELD, REMOVING = P .. 'held', P .. 'removing'
+local HELD_MS = 86400000
+local REMOVAL_TAKES_MS = 600000 -- at most; after that whoever was at it has died
 local EVENTS_KEPT = 2000
 local EVENTS_KEPT_AFTER_END_S = 86400
 

@@ -2,6 +2,7 @@
 
 import io
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -9,6 +10,7 @@ from shared.artifacts import write_job
 from shared.errors import JobNotFound
 from shared.job import JobStatus, Worker
 from shared.retention import DAY_MS, Retention, RetentionThread
+from workers.run_job import run_job
 
 DAYS = 7
 
@@ -18,6 +20,7 @@ def prune(queue, monkeypatch):
     """Prune as if it were so many days later."""
 
     def later(days: float, **options):
+        queue.store.redis.delete("dreamq:held")  # which is kept for a day
         with monkeypatch.context() as clock:
             then = queue.store.now_ms() + int(days * DAY_MS)
             clock.setattr(queue.store, "now_ms", lambda: then)
@@ -97,6 +100,72 @@ def test_uploads_go_when_they_are_old_and_no_job_names_them(queue, run, chelsea,
     queue.store.redis.hset(f"dreamq:job:{job.id}", "finished_ms", queue.store.now_ms())
     assert prune(DAYS + 0.1).uploads == [named.id]  # the job that named it is old now, and goes too
     assert queue.storage.names("uploads") == []
+
+
+class OvertakenRetention(Retention):
+    """One during whose work, after it has looked at all jobs, somebody submits another."""
+
+    submit = None
+
+    def jobs(self):
+        yield from super().jobs()
+        if self.submit and self.old_uploads(self.store.now_ms()):
+            self.submit()
+
+
+@pytest.mark.parametrize("what", ["an upload", "a job"])
+def test_what_a_submit_names_while_prune_is_at_work_stays(queue, run, chelsea, what):
+    upload, upstream = queue.upload(chelsea), run("steps", steps=1)
+    os.utime(queue.storage.upload_path(upload.id), (1, 1))
+    submitted = []
+
+    def submit():
+        named = {"image": upload.id} if what == "an upload" else {}
+        depends_on = [upstream.id] if what == "a job" else []
+        submitted.append(queue.submit("steps", {"steps": 1, "seed": 1, **named}, depends_on=depends_on))
+
+    retention = OvertakenRetention(queue, days=0)
+    retention.submit = submit
+    pruned = retention.prune()
+
+    assert submitted
+    assert upload.id not in pruned.uploads if what == "an upload" else upstream.id not in pruned.jobs
+    run_job(submitted[0].id)
+    assert queue.get(submitted[0].id).status is JobStatus.SUCCEEDED
+
+
+def test_of_a_submit_and_a_removal_at_once_one_is_first_and_the_other_sees_it(queue):
+    """With `hold` and `remove` as atomic as they are, no job is made whose upload goes away under it."""
+    outcomes = set()
+    for turn in range(20):
+        upload = queue.upload(b"%d" % turn)
+        os.utime(queue.storage.upload_path(upload.id), (1, 1))
+        retention = Retention(queue, days=0)
+        with ThreadPoolExecutor(2) as pool:
+            removal = pool.submit(retention.remove_upload, upload.id)
+            held = pool.submit(held_and_found, queue, upload.id)
+            removal.result()
+        removed = bool(retention.pruned.uploads)
+        assert held.result() != removed
+        outcomes.add(removed)
+    assert outcomes
+
+
+def held_and_found(queue, upload_id: str) -> bool:
+    """What a submit does with what it names: whether it finds it."""
+    queue._hold({upload_id})
+    return queue.storage.exists(f"uploads/{upload_id}")
+
+
+def test_a_prune_that_died_at_work_holds_nobody_up_for_long(queue, monkeypatch):
+    upload = queue.upload(b"named")
+    assert queue.store.begin_removal(upload.id, unless_held_for_ms=0)
+    assert not queue.store.hold([upload.id])
+
+    # 600 s, REMOVAL_TAKES_MS of the scripts, later:
+    queue.store.redis.zincrby("dreamq:removing", -600_001, upload.id)
+
+    assert queue.store.hold([upload.id])
 
 
 def test_an_upload_that_comes_again_is_new_again(queue, tmp_path):
