@@ -81,10 +81,14 @@ async function look() {
   }
 }
 
+/** What each worker does, or why it takes no jobs: `starting`, `draining`, `drained`, `quarantined`. */
+const activity = (worker) => (worker.jobs?.length ? "busy" : worker.state === "ready" ? "idle" : worker.state);
+
 function showWorkers(workers) {
-  const busy = workers.filter((worker) => worker.jobs?.length).length;
-  const count = workers.length === 1 ? "one worker" : `${workers.length} workers`;
-  byId("workers").textContent = workers.length ? `${count}, ${busy ? `${busy} busy` : "idle"}` : "no worker is there: jobs wait";
+  const counts = new Map();
+  for (const worker of workers) counts.set(activity(worker), (counts.get(activity(worker)) ?? 0) + 1);
+  const told = [...counts].map(([what, count]) => `${count} ${what}`).join(", ");
+  byId("workers").textContent = workers.length ? `workers: ${told}` : "no worker is there: jobs wait";
 }
 
 /** A job's line in the list; one element per job, so that pictures don't flicker. */
