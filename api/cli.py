@@ -22,6 +22,8 @@ from api.watch import watch_job
 from shared.errors import DreamqError
 from shared.settings import Settings
 
+_BRIEF = 120  # characters
+
 EXIT_FAILED, EXIT_REFUSED, EXIT_UNAVAILABLE = 1, 2, 3
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
@@ -217,6 +219,8 @@ def tell_end(job: dict[str, Any]) -> None:
         click.echo(f"failed: {job['error']['message']} ({job['error']['code']})", err=True)
     else:
         click.echo(job["status"])
+    for warning in job["warnings"]:
+        click.echo(f"warning: {warning['message']} ({warning['code']})", err=True)
     if job["artifacts"]:
         names = [artifact["name"] for artifact in job["artifacts"]]
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
@@ -263,9 +267,18 @@ def described(job: dict[str, Any]) -> list[tuple[str, str]]:
     if job["error"]:
         lines.append(("error", f"{job['error']['message']} ({job['error']['code']})"))
     lines += [("warning", f"{warning['message']} ({warning['code']})") for warning in job["warnings"]]
+    lines += [("summary", f"{name}: {brief(value)}") for name, value in job["summary"].items()]
     lines += [(name, job[f"{name}_at"]) for name in ("created", "started", "finished") if job[f"{name}_at"]]
     lines += [("file", f"{artifact['name']}  {artifact['bytes']:,} bytes") for artifact in job["artifacts"]]
     return lines
+
+
+def brief(value: Any) -> str:
+    """A value of a summary on one line; `--json` shows all of it."""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= _BRIEF else f"{text[: _BRIEF - 3]}..."
 
 
 @main.command("list")
@@ -330,7 +343,11 @@ def get(client: Client, job_id: str, names: tuple[str, ...], into: Path | None, 
     if as_json:
         print_json([str(path) for path in paths])
     elif not paths:
-        click.echo(f"job {job_id} has no files yet", err=True)
+        job = client.job(job_id)
+        if job["status"] in ENDED:
+            tell_end(job)
+            raise Failure(f"job {job_id} left no files", EXIT_FAILED)
+        click.echo(f"job {job_id} has no files yet: it is {job['status']}", err=True)
 
 
 @main.command()

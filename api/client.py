@@ -5,6 +5,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ Json = dict[str, Any]
 
 ENDED = frozenset({"succeeded", "failed", "cancelled"})
 _ARTIFACT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_NAMES_TOLD = 10
 _CHUNK = 256 * 1024
 _SILENT_S = 45.0
 """A stream that says nothing for this long is dead: the server writes a comment every 15 s."""
@@ -48,7 +50,7 @@ class Client:
     def __init__(
         self, url: str = "http://127.0.0.1:8080", key: str | None = None, *, timeout_s: float = 30
     ) -> None:
-        self.url = url.rstrip("/")
+        self.url = (url if "://" in url else f"http://{url}").rstrip("/")
         self.timeout_s = timeout_s
         self._session = requests.Session()
         if key:
@@ -167,9 +169,12 @@ class Client:
         wanted = list(listed) if names is None else list(names)
         for name in wanted:
             if name not in listed or not _ARTIFACT_NAME.fullmatch(name):
-                there = ", ".join(listed) or "none yet"
+                there = ", ".join(get_close_matches(name, listed, n=_NAMES_TOLD, cutoff=0) or ["none yet"])
+                more = f" and {len(listed) - _NAMES_TOLD} more" if len(listed) > _NAMES_TOLD else ""
                 raise ApiError(
-                    404, "artifact_not_found", f"job {job_id} has no artifact {name!r}; there are: {there}"
+                    404,
+                    "artifact_not_found",
+                    f"job {job_id} has no artifact {name!r}; there are: {there}{more}",
                 )
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)

@@ -46,7 +46,9 @@ class Gate:
             self.check_key()
         job_id = (request.view_args or {}).get("job_id")
         if job_id is not None and request.blueprint != "pages" and not re.fullmatch(ID_PATTERN, job_id):
-            raise JobNotFound(f"{job_id!r:.100} is no job id")
+            raise JobNotFound(
+                f"{job_id!r:.100} is no job id: those have 26 characters, as the submit answered them"
+            )
 
     def check_host(self) -> None:
         """The Host header must be one of our names: a page whose own name was pointed at us has another."""

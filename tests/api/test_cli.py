@@ -118,6 +118,7 @@ def test_status_shows_a_job(dreamq, run_queued):
     assert "succeeded" in shown
     assert "2 of 2" in shown
     assert "result.txt" in shown
+    assert "summary   steps: 2" in shown
 
 
 def test_list_shows_jobs_and_how_to_see_more(dreamq):
@@ -155,6 +156,18 @@ def test_get_names_the_files_there_are(dreamq, run_queued, tmp_path):
 
     assert result.exit_code == 2
     assert "result.txt" in one_line(result)
+
+
+def test_get_of_a_job_that_left_no_files_says_how_it_ended(dreamq, run_queued, tmp_path):
+    job_id = dreamq("submit", "steps", "--trouble", "diverge").stdout.strip()
+    waiting = dreamq("get", job_id, "--into", tmp_path)
+    run_queued(job_id)
+
+    result = dreamq("get", job_id, "--into", tmp_path)
+
+    assert (waiting.exit_code, "no files yet: it is queued" in waiting.stderr) == (0, True)
+    assert result.exit_code == 1
+    assert "failed: the loss is NaN at step 3 (diverged)" in result.stderr
 
 
 def test_cancel_says_what_becomes_of_the_job(dreamq, queue, run_queued):
@@ -210,6 +223,7 @@ def test_the_json_of_a_job_is_the_apis(dreamq, run_queued, client, tmp_path):
         ("submit nothing", 2, "nothing"),
         ("list --cursor x", 2, "cursor"),
         ("--url http://127.0.0.1:9 list", 3, "make serve"),
+        ("--url 127.0.0.1:9 list", 3, "no dreamq server answers at http://127.0.0.1:9"),
     ],
 )
 def test_an_error_is_one_line_that_says_what_to_do(dreamq, words, exit_code, said):
