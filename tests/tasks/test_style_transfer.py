@@ -399,6 +399,87 @@ def test_a_job_larger_than_any_worker_is_refused_with_what_would_fit(queue, uplo
         queue.submit("style_transfer", params | {"size_px": size_px + 64})
 
 
+@pytest.mark.parametrize(
+    ("size", "network", "scales"),
+    [
+        ((8, 8), "squeezenet", 1),
+        ((12, 12), "vgg19", 0),
+        ((40, 3), "vgg19", 0),
+        ((1, 900), "vgg19", 0),
+        ((5, 6), "vgg16", 3),
+    ],
+)
+def test_a_size_that_is_too_small_is_refused_with_one_that_works(queue, upload, size, network, scales):
+    params = {
+        "content_image": upload("red", size),
+        "style_images": [upload("blue")],
+        "network": network,
+        "scales": scales,
+    }
+
+    with pytest.raises(InvalidInput, match=r"take at least size_px (\d+)") as refused:
+        queue.submit("style_transfer", params)
+
+    size_px = int(refused.value.message.rsplit(" ", 1)[1])
+    assert 32 <= size_px <= 20_000
+    shape = StyleTransferParams(**params, size_px=size_px).result_shape((size[1], size[0]))
+    assert min(shape) >= StyleTransferParams(**params).least_side_px
+
+
+@pytest.mark.parametrize("field", ["content_image", "style_images"])
+def test_a_picture_too_narrow_for_any_size_is_refused_with_how_to_crop_it(queue, upload, field):
+    """block5 sees 16 px at once: a strip of 1 x 2000 px would have to be 32,000 px long."""
+    strip, photo = upload("red", (2000, 1)), upload("blue")
+    params = {"content_image": photo, "style_images": [photo, photo], "network": "vgg16"}
+    params[field] = strip if field == "content_image" else [photo, strip]
+
+    with pytest.raises(InvalidInput, match="crop it to at most 1250 times as long as it is wide") as refused:
+        queue.submit("style_transfer", params)
+
+    assert refused.value.field == field
+
+
+def test_a_style_scale_beyond_the_largest_picture_is_refused_with_one_that_works(queue, upload):
+    params = {
+        "content_image": upload("red"),
+        "style_images": [upload("blue")],
+        "network": "squeezenet",
+        "size_px": 8000,
+    }
+
+    with pytest.raises(InvalidInput, match=r"style_scale: .* take at most 2\.5"):
+        queue.submit("style_transfer", params | {"style_scale": 4})
+
+    assert queue.submit("style_transfer", params | {"style_scale": 2.5})
+
+
+def test_the_memory_forecast_counts_the_style_images(queue, upload):
+    queue.store.announce("w@h", {"memory_bytes": 3 * 2**30, "queues": []}, ttl_ms=60_000)
+    params = {"content_image": upload("red"), "style_images": [upload("blue")] * 8, "network": "squeezenet"}
+
+    # 8 styles of 4096 x 2731 px, 12 bytes a pixel, twice: 2.1 GB.
+    with pytest.raises(
+        InvalidInput, match=r"this job needs .* size_px (\d+) is the largest that fits"
+    ) as refused:
+        queue.submit("style_transfer", params | {"size_px": 1024, "style_scale": 4})
+
+    size_px = int(refused.value.message.split("size_px")[2].split()[0])
+    assert queue.submit("style_transfer", params | {"size_px": size_px, "style_scale": 4})
+    assert queue.submit("style_transfer", params | {"size_px": 1024, "style_scale": 1, "tile_px": 256})
+
+
+def test_a_narrow_style_beside_a_wide_photo_is_looked_at_in_tiles_and_painted(
+    paint, upload, result, monkeypatch
+):
+    """1 x 300 px become 15 x 4500, many times the painting; what may be done in one piece is made small here."""
+    monkeypatch.setattr(kind, "WHOLE_BYTES", 20 * 2**20)
+
+    job = paint(style_images=[upload("red", (300, 1))], iterations=2)
+
+    assert job.status == JobStatus.SUCCEEDED
+    assert result(job).shape == (64, 96, 3)
+
+
 def test_parameters_read_again_from_a_record_are_the_same():
     picture = "a" * 64
     params = StyleTransferParams(content_image=picture, style_images=[picture], init_image=picture)
