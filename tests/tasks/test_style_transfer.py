@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import math
 import shutil
 from collections.abc import Callable
@@ -19,8 +20,8 @@ from tasks import job_context, style_transfer
 from tasks.colors import luminance
 from tasks.images import decode, resize
 from tasks.job_context import JobContext
-from tasks.style_objective import Losses
-from workers.run_job import perform, run_job
+from tasks.style_objective import Losses, build_objective
+from workers.run_job import perform, run_job, write_end
 
 WORKER = Worker(name="w@h", host="h", device="cpu", pid=1)
 
@@ -530,15 +531,76 @@ def test_a_cancelled_job_ends_within_one_evaluation_and_leaves_what_it_has(queue
 
 
 class StoppedContext(JobContext):
-    """A job whose worker is told to shut down after so many evaluations."""
+    """A job that is asked to stop after so many reports."""
 
     left: int
+    reason = "shutdown"
 
     def report(self, *args, **kwargs):
         self.left -= 1
         if self.left == 0:
-            self.queue.store.request_stop(self.claim, "shutdown")
+            self.queue.store.request_stop(self.claim, self.reason)
         super().report(*args, **kwargs)
+
+
+@pytest.mark.parametrize("reports", [9, 30])
+def test_a_job_cancelled_on_its_way_keeps_what_is_painted_by_then(
+    queue, begin, monkeypatch, result, history, reports
+):
+    """Asked to stop while it is at the coarse size, and at the fine one: what is kept has the result's size."""
+    monkeypatch.setattr(job_context, "TELL_EVERY_S", 0)
+    job = begin(context=StoppedContext)
+    job.left, job.reason = reports, "user"
+
+    write_end(job, perform(queue.get(job.id), job))
+
+    ended = queue.get(job.id)
+    assert ended.status == JobStatus.CANCELLED
+    assert {"partial.png", "history.csv"} <= names(ended)
+    assert "result.png" not in names(ended)
+    assert ended.progress.step < ended.progress.total == 18
+    partial, photo = result(ended, "partial.png").astype(float), job.load_image(ended.params["content_image"])
+    assert partial.shape == (64, 96, 3)
+    assert np.abs(partial - resize(photo, (64, 96))).mean() > 3  # painted, and not the photo as it was
+    rows = history(ended)
+    assert rows[-1]["total"] < rows[0]["total"]
+
+
+def test_a_loss_that_leaves_the_numbers_on_the_way_keeps_the_best_picture_before(
+    paint, monkeypatch, result, history, chelsea
+):
+    """The seventh evaluation gives what a faulty accelerator gives: NaN."""
+    with monkeypatch.context() as fault:
+        fault.setattr(style_transfer, "build_objective", breaking_after(6))
+        job = paint(iterations=20)
+
+    assert (job.status, job.error.code) == (JobStatus.FAILED, "diverged")
+    assert "result.png" not in names(job)
+    partial, photo = result(job, "partial.png"), resize(decode(chelsea, max_pixels=10**7), (64, 96))
+    assert np.abs(partial - photo).mean() > 3
+    rows = history(job)
+    assert 3 <= len(rows) <= 6
+    assert all(math.isfinite(value) for row in rows for value in row.values())
+    assert rows[-1]["total"] < rows[0]["total"]
+    # As good as an unbroken job of so many iterations: it takes the same steps.
+    unbroken = result(paint(iterations=len(rows)))
+    assert np.abs(partial.astype(float) - unbroken).max() <= 1
+    assert job.warnings == []
+
+
+def breaking_after(evaluations: int) -> Callable[..., Callable]:
+    """The real objective, whose gradient is NaN after so many evaluations."""
+
+    def build(*args, **kwargs):
+        real, done = build_objective(*args, **kwargs), itertools.count(1)
+
+        def evaluate(picture):
+            losses, gradient = real(picture)
+            return losses, gradient if next(done) <= evaluations else gradient * np.nan
+
+        return evaluate
+
+    return build
 
 
 @pytest.mark.parametrize("reports", [9, 40])
