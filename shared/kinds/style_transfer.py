@@ -83,7 +83,7 @@ STYLE_DEFAULTS: Mapping[str, StyleDefaults] = {
         content_layer="fire5",
         style_layers=("conv1", "fire2", "fire4", "fire6"),
         content_factor=16.0,  # as above: with 1.6 the cat is all petals, with 8 it has lost an eye in the dark
-        style_factor={"book": 3000.0, "gatys": 500.0},
+        style_factor={"book": 3000.0, "gatys": 2500.0},
     ),
 }
 
