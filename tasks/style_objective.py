@@ -6,7 +6,7 @@ What does not change while a picture is painted (the style images' Gram matrices
 computed once. The compiled functions take it as arguments, so that they are kept for the next job.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from shared.kinds.style_transfer import Shape
 from shared.networks import NETWORKS, Layer
 from tasks.networks.pretrained import PretrainedNetwork
 from tasks.style_losses import (
@@ -315,7 +316,7 @@ def build_objective(
     styles: Sequence[np.ndarray],
     masks: Sequence[np.ndarray] | None,
     weights: Weights,
-    tile_px: int | None,
+    tile_px: Callable[[Shape], int | None],
     halo_px: int,
     jit: bool,
 ) -> Objective:
@@ -325,10 +326,11 @@ def build_objective(
         content: (height, width, 3) in 0..255.
         styles: such pictures, of any size.
         masks: (height, width) in 0..1 each, or None.
-        tile_px: the tiles' side, or None for one piece.
+        tile_px: the tiles' side for a picture of some shape, or None for one piece.
     """
-    height, width = content.shape[:2]
-    per_style = [_style_grams(functions, style, tile_px, halo_px) for style in styles]
+    height, width = _shape(content)
+    side_px = tile_px((height, width))
+    per_style = [_style_grams(functions, style, tile_px(_shape(style)), halo_px) for style in styles]
     layer_masks = [
         np.stack([_nearest(mask, (layer.side(height), layer.side(width))) for mask in masks or []])
         for layer in (functions.style_layers if masks else [])
@@ -345,7 +347,7 @@ def build_objective(
         style_positions=_constant(
             np.stack([functions.positions(style.shape[:2]) for style in styles], axis=1)
         ),
-        content=_content_features(functions, content, tile_px, halo_px),
+        content=_content_features(functions, content, side_px, halo_px),
         masks=[_constant(mask) for mask in layer_masks],
         positions=_constant(positions),
         counted=_constant(np.maximum(counted, 1e-6)),  # a mask may leave nothing of a small layer
@@ -353,7 +355,7 @@ def build_objective(
         weights=_constant([weights.content, weights.style, weights.variation]),
         pixels=_constant(height * width),
     )
-    return Objective(functions, fixed, cut((height, width), side_px=tile_px, halo_px=halo_px), jit)
+    return Objective(functions, fixed, cut((height, width), side_px=side_px, halo_px=halo_px), jit)
 
 
 def _style_grams(functions: Functions, style: np.ndarray, tile_px: int | None, halo_px: int) -> list[Tensor]:
@@ -373,6 +375,10 @@ def _content_features(functions: Functions, content: np.ndarray, tile_px: int | 
         _, part = functions.features(tf.constant(content[tile.seen]), functions.boxes(tile), [])
         features[tile.features(layer)] = part
     return tf.constant(features)
+
+
+def _shape(image: np.ndarray) -> Shape:
+    return image.shape[0], image.shape[1]
 
 
 def _nearest(mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

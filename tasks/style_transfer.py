@@ -223,16 +223,16 @@ class Painter:
     def objective(self, shape: Shape, iterations: int) -> Objective:
         """The objective at one size, with all that does not change while it is painted."""
         inputs, params = self.inputs, self.inputs.params
-        tile_px = params.tile_side_px(shape)
+        whole = params.tile_side_px(shape) is None
         return build_objective(
             self.functions,
             content=resize(inputs.content, shape),
             styles=[resize(style, params.style_shape(style.shape[:2], shape)) for style in inputs.styles],
             masks=[resize_nearest(mask, shape) for mask in inputs.masks] if inputs.masks else None,
             weights=scale_weights(params, shape, self.shapes[-1]),
-            tile_px=tile_px,
+            tile_px=params.tile_side_px,
             halo_px=params.halo_px,
-            jit=tile_px is None and xla_pays(params, shape, iterations),
+            jit=whole and xla_pays(params, shape, iterations),
         )
 
     def _run(self, objective: Objective, iterations: int) -> Stop:

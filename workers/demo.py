@@ -39,7 +39,7 @@ def jobs() -> list[DemoJob]:
     """What the demo runs, in order."""
     cat = photo("skimage", "data/chelsea.png")  # Chelsea, by Stefan van der Walt (CC0), 451x300
     flower = photo("sklearn", "datasets/images/flower.jpg")  # by vultilion (CC BY 2.0), 640x427
-    style = ["--content-image", cat, "--style-images", flower, "--size-px", "256", "--iterations", "100"]
+    style = ["--content-image", cat, "--style-images", flower, "--size-px", "256"]
     return [
         DemoJob("DeepDream on a cat", ["deepdream", "--image", cat, "--network", "squeezenet"]),
         DemoJob("The cat painted with a flower", ["style_transfer", *style, "--network", "squeezenet"]),

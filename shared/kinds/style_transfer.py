@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -13,6 +13,8 @@ from shared.networks import NETWORKS, RUNTIME_BYTES, Network
 
 DEFAULT_SIZE_PX = 512
 """A larger content image is shrunk to this unless `size_px` says otherwise."""
+SHORTEST_PX, LONGEST_PX = 32, 20_000
+"""What the longer side of a result may be (px); no style image is enlarged beyond it either."""
 COARSEST_PX = 64
 """The automatic scales end before the result's longer side is shorter than this."""
 COARSER_ITERATIONS = 2
@@ -28,12 +30,33 @@ MEMORY_ITERATIONS = (5, 30)
 TRACE_BYTES = 2**28
 """What the gradients since then may take (bytes); they go into each checkpoint."""
 PICTURE_BYTES_PER_PIXEL = 60 * 3 * 4
-"""Content, styles, masks and the optimiser's vectors beside its memory, as so many (height, width, 3) float32."""
+"""Content, masks and the optimiser's vectors beside its memory, as so many (height, width, 3) float32."""
+STYLE_BYTES_PER_PIXEL = 2 * 3 * 4
+"""A style image at the size at which it is looked at, and the tensor made of it."""
+UPLOAD_BYTES_PER_PIXEL = 4
+"""A picture as it was uploaded: (height, width, 3) uint8, or a mask as (height, width) float32."""
+RESIZING_BYTES_PER_PIXEL = 4 * 4
+"""What an upload needs more while it is resized: (height, width, 3) float32 and one channel of it."""
 
 Shape = tuple[int, int]
 """Height and width (px)."""
 
 Weight = Annotated[float, Field(ge=0)]
+
+
+class Uploads(NamedTuple):
+    """What the memory forecast asks of the uploaded pictures: their sizes."""
+
+    content: Shape
+    styles: list[Shape]
+    others: list[Shape]
+    """Masks and `init_image`."""
+
+    @property
+    def bytes(self) -> int:
+        """What they take while the largest of them is resized (bytes)."""
+        pixels = [height * width for height, width in (self.content, *self.styles, *self.others)]
+        return UPLOAD_BYTES_PER_PIXEL * sum(pixels) + RESIZING_BYTES_PER_PIXEL * max(pixels)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +82,8 @@ STYLE_DEFAULTS: Mapping[str, StyleDefaults] = {
     "squeezenet": StyleDefaults(
         content_layer="fire5",
         style_layers=("conv1", "fire2", "fire4", "fire6"),
-        content_factor=8.0,  # as above: with 1.6 the cat is all petals, with 8 it is a cat of petals
-        style_factor={"book": 3000.0, "gatys": 500.0},
+        content_factor=16.0,  # as above: with 1.6 the cat is all petals, with 8 it has lost an eye in the dark
+        style_factor={"book": 3000.0, "gatys": 2500.0},
     ),
 }
 
@@ -108,7 +131,7 @@ class StyleTransferParams(JobParams):
     normalisation: Literal["book", "gatys"] = "book"
     """What a layer's style loss is divided by: the constants of the Keras book, alike for all layers, or, as in the
     paper, each layer's own channels and positions, which gives the upper layers much more weight."""
-    size_px: int | None = Field(None, ge=32, le=20_000)
+    size_px: int | None = Field(None, ge=SHORTEST_PX, le=LONGEST_PX)
     """Longer side of the result (px). Left out: the content image's own, up to 512."""
     scales: int = Field(0, ge=0, le=8)
     """At how many sizes the picture is painted, each twice the one before; 0: decided from the size."""
@@ -283,29 +306,32 @@ class StyleTransferParams(JobParams):
         Raises:
             InvalidInput: with the field's name and the value that would work.
         """
-        result = self._result_shape(inputs)
-        for name, uploads in (
-            ("style_images", self.style_images),
-            ("masks", self.masks or []),
-            ("init_image", [self.init_image] if self.init_image else []),
-        ):
-            for upload in uploads:
-                inputs.picture(upload, name)
+        uploads = self._uploads(inputs)
         if self.init == "image" and self.init_image is None:
             raise InvalidInput("init is 'image', but there is no init_image", field="init_image")
-        self._check_scales(result)
-        self._check_memory(result, inputs)
+        self._check_scales(uploads.content)
+        self._check_styles(uploads)
+        self._check_memory(uploads, inputs.largest_worker_bytes)
 
     def forecast_bytes(self, inputs: Inputs) -> int:
         """Peak memory that the job needs on its device (bytes)."""
-        return self._forecast_bytes(self._result_shape(inputs))
+        return self._forecast_bytes(self._uploads(inputs))
 
-    def _result_shape(self, inputs: Inputs) -> Shape:
-        content = inputs.picture(self.content_image, "content_image")
-        return self.result_shape((content.height, content.width))
+    def _uploads(self, inputs: Inputs) -> Uploads:
+        def shape(upload: str, name: str) -> Shape:
+            picture = inputs.picture(upload, name)
+            return picture.height, picture.width
 
-    def _check_scales(self, result: Shape) -> None:
-        coarsest, least_px = self.scale_shapes(result)[0], self.least_side_px
+        return Uploads(
+            content=shape(self.content_image, "content_image"),
+            styles=[shape(upload, "style_images") for upload in self.style_images],
+            others=[shape(upload, "masks") for upload in self.masks or []]
+            + [shape(upload, "init_image") for upload in [self.init_image] if upload],
+        )
+
+    def _check_scales(self, content: Shape) -> None:
+        result, least_px = self.result_shape(content), self.least_side_px
+        coarsest = self.scale_shapes(result)[0]
         if min(coarsest) >= least_px:
             return
         fewer = [n for n in range(1, self.scales) if min(_halved(result, n - 1)) >= least_px]
@@ -315,36 +341,66 @@ class StyleTransferParams(JobParams):
                 f"{self.used_layers[-1]} needs {least_px} px along each side; take at most {fewer[-1]}",
                 field="scales",
             )
-        needed_px = math.ceil(least_px * max(result) / min(result))
-        raise InvalidInput(
-            f"size_px: the result would be {result[1]}x{result[0]} px, but {self.used_layers[-1]} needs {least_px} px "
-            f"along each side; take at least size_px {needed_px}",
-            field="size_px",
+        told = (
+            f"the result would be {result[1]}x{result[0]} px, but {self.used_layers[-1]} needs {least_px} px along "
+            "each side"
         )
+        needed_px = max(SHORTEST_PX, math.ceil(least_px * max(content) / min(content)))
+        if needed_px > LONGEST_PX:
+            raise InvalidInput(
+                f"content_image: {told}, which a picture so narrow does not reach at any size_px; crop it to at most "
+                f"{LONGEST_PX // least_px} times as long as it is wide",
+                field="content_image",
+            )
+        raise InvalidInput(f"size_px: {told}; take at least size_px {needed_px}", field="size_px")
 
-    def _check_memory(self, result: Shape, inputs: Inputs) -> None:
-        available = inputs.largest_worker_bytes
-        needed = self._forecast_bytes(result)
+    def _check_styles(self, uploads: Uploads) -> None:
+        """No style image may have to be enlarged without bounds."""
+        painted = self.result_shape(uploads.content)
+        for number, style in enumerate(uploads.styles, 1):
+            if max(self.style_shape(style, painted)) <= LONGEST_PX:
+                continue
+            if max(painted) * self.style_scale > LONGEST_PX:
+                raise InvalidInput(
+                    f"style_scale: the style images would be {max(painted) * self.style_scale:,.0f} px long, more than "
+                    f"{LONGEST_PX:,}; take at most {math.floor(100 * LONGEST_PX / max(painted)) / 100:g}",
+                    field="style_scale",
+                )
+            raise InvalidInput(
+                f"style_images: number {number} is {style[1]}x{style[0]} px, but {self.used_layers[-1]} needs "
+                f"{self.least_side_px} px along each side, and a picture so narrow would be enlarged to more than "
+                f"{LONGEST_PX:,} px; crop it to at most {LONGEST_PX // self.least_side_px} times as long as it is wide",
+                field="style_images",
+            )
+
+    def _check_memory(self, uploads: Uploads, available: int | None) -> None:
+        needed = self._forecast_bytes(uploads)
         if available is None or needed <= available:
             return
         told = f"this job needs {_gibibytes(needed)}, the largest worker has {_gibibytes(available)}"
         for tile_px in range(1024, 127, -64):
-            if self.model_copy(update={"tile_px": tile_px})._forecast_bytes(result) <= available:
+            if self.model_copy(update={"tile_px": tile_px})._forecast_bytes(uploads) <= available:
                 raise InvalidInput(f"tile_px: {told}; tile_px {tile_px} would fit", field="tile_px")
-        for side_px in range(max(result) // 16 * 16, self.least_side_px - 1, -16):
-            if self._forecast_bytes(with_longer_side(result, side_px)) <= available:
+        longer_px = max(self.result_shape(uploads.content))
+        for size_px in range(longer_px // 16 * 16, SHORTEST_PX - 1, -16):
+            smaller = self.model_copy(update={"size_px": size_px})
+            if smaller._fits_network(uploads.content) and smaller._forecast_bytes(uploads) <= available:
                 raise InvalidInput(
-                    f"size_px: {told}; size_px {side_px} is the largest that fits", field="size_px"
+                    f"size_px: {told}; size_px {size_px} is the largest that fits", field="size_px"
                 )
-        raise InvalidInput(f"size_px: {told}", field="size_px")
+        raise InvalidInput(
+            f"size_px: {told}, and no size of the result fits; upload smaller pictures, or fewer",
+            field="size_px",
+        )
 
-    def _forecast_bytes(self, result: Shape) -> int:
-        height, width = result
-        tile_px = self.tile_side_px(result)
-        if tile_px is not None:
-            seen_px = tile_px + 2 * self.halo_px
-            height, width = min(height, seen_px), min(width, seen_px)
-        gradient = self._network.gradient_bytes(self.used_layers, height * width)
+    def _fits_network(self, content: Shape) -> bool:
+        return min(self.scale_shapes(self.result_shape(content))[0]) >= self.least_side_px
+
+    def _forecast_bytes(self, uploads: Uploads) -> int:
+        result = self.result_shape(uploads.content)
+        styles = [self.style_shape(style, result) for style in uploads.styles]
+        # A style image needs no gradient, and so less than this.
+        gradient = max(self._piece_bytes(shape) for shape in (result, *styles))
         content_layer = self._network.layers[self.content_layer]
         # Per pixel of the whole picture: the content's features, the optimiser's memory and trace, and the pictures.
         per_pixel = (
@@ -356,8 +412,18 @@ class StyleTransferParams(JobParams):
             * self.memory_iterations(result)  # as gradients, as one array, and as a checkpoint's bytes
             + PICTURE_BYTES_PER_PIXEL
         )
-        fixed = RUNTIME_BYTES + self._network.weights_bytes
+        pictures = uploads.bytes + STYLE_BYTES_PER_PIXEL * sum(height * width for height, width in styles)
+        fixed = RUNTIME_BYTES + self._network.weights_bytes + pictures
         return int(fixed + gradient + per_pixel * result[0] * result[1])
+
+    def _piece_bytes(self, shape: Shape) -> float:
+        """Peak memory of the network for a picture of this shape, whole or tile by tile (bytes)."""
+        height, width = shape
+        tile_px = self.tile_side_px(shape)
+        if tile_px is not None:
+            seen_px = tile_px + 2 * self.halo_px
+            height, width = min(height, seen_px), min(width, seen_px)
+        return self._network.gradient_bytes(self.used_layers, height * width)
 
 
 def with_longer_side(shape: Shape, side_px: int) -> Shape:

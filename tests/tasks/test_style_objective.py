@@ -42,7 +42,7 @@ def objective(params: StyleTransferParams, shape, *, tile_px, weights_dir, maske
             layers=tuple(params.style_layers[name] for name in layers),
             shares=(0.75, 0.25),
         ),
-        tile_px=tile_px,
+        tile_px=lambda _: tile_px,
         halo_px=params.halo_px,
         jit=jit,
     )

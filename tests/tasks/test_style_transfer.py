@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import math
 import shutil
 from collections.abc import Callable
@@ -19,8 +20,8 @@ from tasks import job_context, style_transfer
 from tasks.colors import luminance
 from tasks.images import decode, resize
 from tasks.job_context import JobContext
-from tasks.style_objective import Losses
-from workers.run_job import perform, run_job
+from tasks.style_objective import Losses, build_objective
+from workers.run_job import perform, run_job, write_end
 
 WORKER = Worker(name="w@h", host="h", device="cpu", pid=1)
 
@@ -399,6 +400,87 @@ def test_a_job_larger_than_any_worker_is_refused_with_what_would_fit(queue, uplo
         queue.submit("style_transfer", params | {"size_px": size_px + 64})
 
 
+@pytest.mark.parametrize(
+    ("size", "network", "scales"),
+    [
+        ((8, 8), "squeezenet", 1),
+        ((12, 12), "vgg19", 0),
+        ((40, 3), "vgg19", 0),
+        ((1, 900), "vgg19", 0),
+        ((5, 6), "vgg16", 3),
+    ],
+)
+def test_a_size_that_is_too_small_is_refused_with_one_that_works(queue, upload, size, network, scales):
+    params = {
+        "content_image": upload("red", size),
+        "style_images": [upload("blue")],
+        "network": network,
+        "scales": scales,
+    }
+
+    with pytest.raises(InvalidInput, match=r"take at least size_px (\d+)") as refused:
+        queue.submit("style_transfer", params)
+
+    size_px = int(refused.value.message.rsplit(" ", 1)[1])
+    assert 32 <= size_px <= 20_000
+    shape = StyleTransferParams(**params, size_px=size_px).result_shape((size[1], size[0]))
+    assert min(shape) >= StyleTransferParams(**params).least_side_px
+
+
+@pytest.mark.parametrize("field", ["content_image", "style_images"])
+def test_a_picture_too_narrow_for_any_size_is_refused_with_how_to_crop_it(queue, upload, field):
+    """block5 sees 16 px at once: a strip of 1 x 2000 px would have to be 32,000 px long."""
+    strip, photo = upload("red", (2000, 1)), upload("blue")
+    params = {"content_image": photo, "style_images": [photo, photo], "network": "vgg16"}
+    params[field] = strip if field == "content_image" else [photo, strip]
+
+    with pytest.raises(InvalidInput, match="crop it to at most 1250 times as long as it is wide") as refused:
+        queue.submit("style_transfer", params)
+
+    assert refused.value.field == field
+
+
+def test_a_style_scale_beyond_the_largest_picture_is_refused_with_one_that_works(queue, upload):
+    params = {
+        "content_image": upload("red"),
+        "style_images": [upload("blue")],
+        "network": "squeezenet",
+        "size_px": 8000,
+    }
+
+    with pytest.raises(InvalidInput, match=r"style_scale: .* take at most 2\.5"):
+        queue.submit("style_transfer", params | {"style_scale": 4})
+
+    assert queue.submit("style_transfer", params | {"style_scale": 2.5})
+
+
+def test_the_memory_forecast_counts_the_style_images(queue, upload):
+    queue.store.announce("w@h", {"memory_bytes": 3 * 2**30, "queues": []}, ttl_ms=60_000)
+    params = {"content_image": upload("red"), "style_images": [upload("blue")] * 8, "network": "squeezenet"}
+
+    # 8 styles of 4096 x 2731 px, 12 bytes a pixel, twice: 2.1 GB.
+    with pytest.raises(
+        InvalidInput, match=r"this job needs .* size_px (\d+) is the largest that fits"
+    ) as refused:
+        queue.submit("style_transfer", params | {"size_px": 1024, "style_scale": 4})
+
+    size_px = int(refused.value.message.split("size_px")[2].split()[0])
+    assert queue.submit("style_transfer", params | {"size_px": size_px, "style_scale": 4})
+    assert queue.submit("style_transfer", params | {"size_px": 1024, "style_scale": 1, "tile_px": 256})
+
+
+def test_a_narrow_style_beside_a_wide_photo_is_looked_at_in_tiles_and_painted(
+    paint, upload, result, monkeypatch
+):
+    """1 x 300 px become 15 x 4500, many times the painting; what may be done in one piece is made small here."""
+    monkeypatch.setattr(kind, "WHOLE_BYTES", 20 * 2**20)
+
+    job = paint(style_images=[upload("red", (300, 1))], iterations=2)
+
+    assert job.status == JobStatus.SUCCEEDED
+    assert result(job).shape == (64, 96, 3)
+
+
 def test_parameters_read_again_from_a_record_are_the_same():
     picture = "a" * 64
     params = StyleTransferParams(content_image=picture, style_images=[picture], init_image=picture)
@@ -449,15 +531,76 @@ def test_a_cancelled_job_ends_within_one_evaluation_and_leaves_what_it_has(queue
 
 
 class StoppedContext(JobContext):
-    """A job whose worker is told to shut down after so many evaluations."""
+    """A job that is asked to stop after so many reports."""
 
     left: int
+    reason = "shutdown"
 
     def report(self, *args, **kwargs):
         self.left -= 1
         if self.left == 0:
-            self.queue.store.request_stop(self.claim, "shutdown")
+            self.queue.store.request_stop(self.claim, self.reason)
         super().report(*args, **kwargs)
+
+
+@pytest.mark.parametrize("reports", [9, 30])
+def test_a_job_cancelled_on_its_way_keeps_what_is_painted_by_then(
+    queue, begin, monkeypatch, result, history, reports
+):
+    """Asked to stop while it is at the coarse size, and at the fine one: what is kept has the result's size."""
+    monkeypatch.setattr(job_context, "TELL_EVERY_S", 0)
+    job = begin(context=StoppedContext)
+    job.left, job.reason = reports, "user"
+
+    write_end(job, perform(queue.get(job.id), job))
+
+    ended = queue.get(job.id)
+    assert ended.status == JobStatus.CANCELLED
+    assert {"partial.png", "history.csv"} <= names(ended)
+    assert "result.png" not in names(ended)
+    assert ended.progress.step < ended.progress.total == 18
+    partial, photo = result(ended, "partial.png").astype(float), job.load_image(ended.params["content_image"])
+    assert partial.shape == (64, 96, 3)
+    assert np.abs(partial - resize(photo, (64, 96))).mean() > 3  # painted, and not the photo as it was
+    rows = history(ended)
+    assert rows[-1]["total"] < rows[0]["total"]
+
+
+def test_a_loss_that_leaves_the_numbers_on_the_way_keeps_the_best_picture_before(
+    paint, monkeypatch, result, history, chelsea
+):
+    """The seventh evaluation gives what a faulty accelerator gives: NaN."""
+    with monkeypatch.context() as fault:
+        fault.setattr(style_transfer, "build_objective", breaking_after(6))
+        job = paint(iterations=20)
+
+    assert (job.status, job.error.code) == (JobStatus.FAILED, "diverged")
+    assert "result.png" not in names(job)
+    partial, photo = result(job, "partial.png"), resize(decode(chelsea, max_pixels=10**7), (64, 96))
+    assert np.abs(partial - photo).mean() > 3
+    rows = history(job)
+    assert 3 <= len(rows) <= 6
+    assert all(math.isfinite(value) for row in rows for value in row.values())
+    assert rows[-1]["total"] < rows[0]["total"]
+    # As good as an unbroken job of so many iterations: it takes the same steps.
+    unbroken = result(paint(iterations=len(rows)))
+    assert np.abs(partial.astype(float) - unbroken).max() <= 1
+    assert job.warnings == []
+
+
+def breaking_after(evaluations: int) -> Callable[..., Callable]:
+    """The real objective, whose gradient is NaN after so many evaluations."""
+
+    def build(*args, **kwargs):
+        real, done = build_objective(*args, **kwargs), itertools.count(1)
+
+        def evaluate(picture):
+            losses, gradient = real(picture)
+            return losses, gradient if next(done) <= evaluations else gradient * np.nan
+
+        return evaluate
+
+    return build
 
 
 @pytest.mark.parametrize("reports", [9, 40])
