@@ -2,6 +2,8 @@
 # PYTHON=/path/to/python chooses another Python, PORT=8081 another port, ARGS="-k cancel" is handed to pytest.
 
 PORT ?= 8080
+# Test files that run side by side: many of them wait for a lease to run out, so more than a machine of two cores has.
+TESTS_AT_ONCE ?= 3
 # Where the driver shows a GPU, TensorFlow is installed with the CUDA libraries it needs (3 GB more).
 REQUIREMENTS ?= $(if $(shell nvidia-smi -L 2>/dev/null),requirements-gpu.txt,requirements.txt)
 
@@ -27,7 +29,7 @@ serve: ## Redis, a worker and the API on 127.0.0.1:8080, until Ctrl-C
 
 test: ## the whole test suite, against a real Redis and real workers
 	$(setup_dev)
-	@$(python) -m pytest $(ARGS)
+	@$(python) -m pytest -n $(TESTS_AT_ONCE) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: ## linters, types, import rules
 	$(setup_dev)

@@ -10,7 +10,7 @@ import pytest
 from shared.job import Job
 from tests.faults.fleet import Fleet
 
-_MEASURED = pytest.StashKey[list[tuple[str, float]]]()
+_MEASURED = "measured"
 _OPEN: list[Fleet] = []
 _SHOWN = 6000  # characters of a worker's log
 
@@ -66,14 +66,15 @@ def deaf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deaf]:
 @pytest.fixture
 def measured(request: pytest.FixtureRequest) -> Callable[[str, float], None]:
     """Keep a duration (s) for the table at the end of the run: told, never judged."""
-    kept = request.config.stash.setdefault(_MEASURED, [])
-    return lambda what, seconds: kept.append((what, seconds))
+    return lambda what, seconds: request.node.user_properties.append((_MEASURED, f"{seconds:8.2f} s  {what}"))
 
 
-def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """The durations that tests have measured."""
-    for what, seconds in config.stash.get(_MEASURED, []):
-        terminalreporter.write_line(f"{seconds:8.2f} s  {what}")
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """The durations that tests have measured, in whichever process they ran."""
+    for report in terminalreporter.getreports("passed") + terminalreporter.getreports("failed"):
+        for name, line in report.user_properties if report.when == "call" else ():
+            if name == _MEASURED:
+                terminalreporter.write_line(line)
 
 
 @pytest.hookimpl(wrapper=True)
