@@ -11,7 +11,7 @@ from tasks.latent_space import great_circle, through
 from tasks.model_file import load_arrays
 from tasks.networks.gan import GanConfig, build_generator, generate
 from tasks.picture_grids import picture_grid
-from tasks.samples import random_latents, save_array, save_way
+from tasks.samples import pass_warnings_on, random_latents, save_array, save_way
 
 
 def run(params: GanSampleParams, job: JobContext) -> None:
@@ -20,6 +20,7 @@ def run(params: GanSampleParams, job: JobContext) -> None:
     generator = build_generator(config)
     load_arrays(generator, job.model_path(params.model_job, params.artifact))
     job.provenance["network"] = config.model_dump()
+    pass_warnings_on(job, params.model_job)
     if params.mode == "interpolate":
         interpolate(params, job, generator)
     else:

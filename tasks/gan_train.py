@@ -12,7 +12,7 @@ import tensorflow as tf
 from PIL import Image
 
 from shared.errors import Diverged, JobCancelled, WeightsUnavailable
-from shared.kinds.gan_train import DEFAULT_EPOCHS, GanTrainParams
+from shared.kinds.gan_train import GanTrainParams
 from tasks.dataset import Dataset
 from tasks.datasets import fitting_batch, load_dataset
 from tasks.images import encode_png, to_uint8
@@ -34,10 +34,11 @@ WON_BELOW, WON_FOR = 0.01, 200
 """The discriminator has won when its loss stays, on average over so many steps, this close above its least."""
 COLLAPSED_BELOW = 0.3
 """Generated pictures that differ less from each other than this share of what real ones do are all alike."""
+HARDLY_TRAINED_STEPS = 1_000
+"""In so many steps all generators make much the same of everything."""
 
 _GRID_PX, _MOST_COLUMNS = 512, 8
 _LEAST_STEPS_APART, _MOST_LOOKS, _MOST_KEPT = 100, 100, 10
-_EARLY_STEPS = 1000  # in which all generators make much the same of everything
 _SHOWN, _JUDGED = 0x5A3, 0x1D6E  # tell the latent vectors of one seed apart
 _LATENT, _LATENT_AGAIN, _REAL_NOISE, _FAKE_NOISE = 0, 1, 2, 3
 _JUDGED_AT_LEAST = 64
@@ -63,9 +64,10 @@ class GanTraining(Training):
 
     def __init__(self, params: GanTrainParams, job: JobContext, dataset: Dataset) -> None:
         batch_size = fitting_batch(params.batch_size, len(dataset.train), job)
-        epochs = params.epochs or (None if params.steps else DEFAULT_EPOCHS)
         seed = params.seed or 0
-        super().__init__(job, dataset, seed=seed, batch_size=batch_size, epochs=epochs, steps=params.steps)
+        super().__init__(
+            job, dataset, seed=seed, batch_size=batch_size, epochs=params.epochs, steps=params.steps
+        )
         self.params = params
         self.look_every = look_every(self.steps_per_epoch, self.total)
         self.config = GanConfig(
@@ -132,7 +134,7 @@ class GanTraining(Training):
             self.job.save_artifact("best.keras", model_bytes(self.steps.kept))
         if self.step in kept_steps(self.look_every, self.total):
             self.job.save_artifact(f"generator-step-{self.step:08d}.keras", model_bytes(self.steps.kept))
-        early = self.step < min(_EARLY_STEPS, self.total)
+        early = self.step < min(HARDLY_TRAINED_STEPS, self.total)
         if diversity is not None and diversity < COLLAPSED_BELOW and not early:
             self.warn_once(
                 "diversity_collapsed",
@@ -160,6 +162,12 @@ class GanTraining(Training):
 
     def save_models(self) -> None:
         """Leave both networks, what is needed to build them again, and the animation."""
+        if self.step < HARDLY_TRAINED_STEPS:
+            self.warn_once(
+                "hardly_trained",
+                f"The generator has been trained for {self.step} steps; pictures that look like something take "
+                f"{HARDLY_TRAINED_STEPS:,} and more. Give more steps or epochs.",
+            )
         self.job.save_artifact("model.keras", model_bytes(self.steps.kept))
         self.job.save_artifact("discriminator.keras", model_bytes(self.discriminator))
         self.job.save_artifact("model.json", self.config.model_dump_json(indent=1).encode())

@@ -9,6 +9,9 @@ from scipy.stats import norm
 Way = Callable[[np.ndarray, np.ndarray, int], np.ndarray]
 """From one latent vector (d,) to another in so many steps (steps, d)."""
 
+LEAST_VARIANCE = 0.1
+"""A direction in which latent means vary less than this, the prior varying by 1, is not used."""
+
 
 def gaussian_quantiles(count: int) -> np.ndarray:
     """Points of a standard normal with equal probability between neighbours, from its 5% to its 95% quantile."""
@@ -43,6 +46,16 @@ def principal_plane(means: np.ndarray) -> np.ndarray:
     _, directions = np.linalg.eigh(centred.T.astype(np.float64) @ centred)
     plane = directions[:, [-1, -2]].T
     return plane * np.sign(plane[[0, 1], np.abs(plane).argmax(axis=1)])[:, np.newaxis]
+
+
+def used_dimensions(means: np.ndarray) -> int:
+    """In how many directions latent means (n, d) vary by at least a tenth of the prior's variance, which is 1.
+
+    A dimension whose mean hardly varies is not used (Burda et al., 2015, arXiv 1509.00519). Taken along the principal
+    directions rather than the axes, so that two dimensions that say the same count once.
+    """
+    variances = np.linalg.eigvalsh(np.cov(means, rowvar=False, bias=True).reshape(means.shape[1], -1))
+    return int((variances > LEAST_VARIANCE).sum())
 
 
 def straight_line(start: np.ndarray, end: np.ndarray, steps: int) -> np.ndarray:

@@ -7,6 +7,9 @@ import numpy as np
 from tasks.job_context import JobContext
 from tasks.picture_grids import animation, picture_grid
 
+_LASTING_WARNINGS = {
+    "kl_collapsed", "dimensions_collapsed", "hardly_trained", "discriminator_wins", "diversity_collapsed",
+}  # fmt: skip
 _DRAWS = 0xD4A35  # tells these draws apart from others of the same seed
 
 
@@ -24,12 +27,20 @@ def random_latents(seed: int, count: int, latent_dim: int, truncation: float | N
     return vectors
 
 
+def pass_warnings_on(job: JobContext, model_job: str) -> None:
+    """Warn of what the model's training has warned of, as far as it shows in what the model makes."""
+    told = {warning.code for warning in job.warnings}
+    for warning in job.queue.get(model_job).warnings:
+        if warning.code in _LASTING_WARNINGS - told:
+            job.warn(warning.code, f"The training of this model warned: {warning.message}")
+
+
 def save_way(job: JobContext, vectors: np.ndarray, pictures: np.ndarray, steps: int) -> None:
-    """Leave the pictures (n, h, w, channels) of a way: as a strip per leg, as an animation there and back."""
+    """Leave the pictures (n, h, w, channels) of a way: a row for each leg, and an animation there and back."""
     save_array(job, "latents.npy", vectors)
-    # Legs share their ends, so that after the first each has one picture less.
-    columns = steps if len(pictures) == steps else steps - 1
-    job.save_image("result.png", picture_grid(pictures, columns))
+    # Legs share their ends; in the sheet each has both of its own.
+    legs = [pictures[first : first + steps] for first in range(0, len(pictures) - 1, steps - 1)]
+    job.save_image("result.png", picture_grid(np.concatenate(legs), steps))
     frames = [picture_grid(picture[np.newaxis], 1, margin_px=0) for picture in pictures]
     job.save_artifact("result.webp", animation([*frames, *frames[-2:0:-1]], frame_ms=100, last_ms=100))
 

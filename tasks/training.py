@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from shared.errors import Diverged
+from shared.kinds.training_pictures import enough_epochs
 from tasks.dataset import Dataset
 from tasks.datasets import epoch_batches
 from tasks.job_context import JobContext
@@ -59,10 +60,10 @@ class Training(ABC):
         epochs: int | None,
         steps: int | None,
     ) -> None:
-        """Train for so many `epochs`, or for so many `steps` if there are no epochs."""
+        """Train for so many `epochs` or `steps`; with neither, as long as a set of this size needs."""
         self.job, self.dataset, self.seed, self.batch_size = job, dataset, seed, batch_size
         self.steps_per_epoch = len(dataset.train) // batch_size
-        self.total = epochs * self.steps_per_epoch if epochs is not None else steps or 0
+        self.total = steps or (epochs or enough_epochs(self.steps_per_epoch)) * self.steps_per_epoch
         self.look_every = self.steps_per_epoch
         self.step = 0
         self.looked_at = 0
@@ -132,13 +133,16 @@ class Training(ABC):
         for step_losses in losses:
             self.loss_sums += step_losses
 
+    @property
+    def epochs(self) -> int:
+        """How many epochs the training has, the last perhaps a part of one."""
+        return math.ceil(self.total / self.steps_per_epoch)
+
     def report(self, losses: np.ndarray) -> None:
         """Say how far the training is; here it may be stopped."""
         metrics = dict(zip(self.losses, map(float, losses), strict=True)) | {"epoch": self.epoch}
-        epochs = math.ceil(self.total / self.steps_per_epoch)
-        self.job.report(
-            self.step, self.total, f"epoch {self.epoch} of {epochs}", metrics, checkpoint=self.state
-        )
+        said = f"epoch {self.epoch} of {self.epochs}"
+        self.job.report(self.step, self.total, said, metrics, checkpoint=self.state)
 
     def _look(self) -> None:
         self.look()

@@ -14,7 +14,7 @@ from tasks.latent_space import latent_grid, straight_line, through
 from tasks.model_file import load_arrays
 from tasks.networks.vae import VaeConfig, build_vae
 from tasks.picture_grids import picture_grid
-from tasks.samples import random_latents, save_array, save_way
+from tasks.samples import pass_warnings_on, random_latents, save_array, save_way
 
 LabelMeans = dict[str | None, np.ndarray]
 
@@ -25,6 +25,7 @@ _LEAST_DIFFERENCE = 1e-6
 def run(params: VaeSampleParams, job: JobContext) -> None:
     """Do what the mode says, and leave `result.png`."""
     model = TrainedVae(params.model_job, job)
+    pass_warnings_on(job, params.model_job)
     modes = {
         "random": random_pictures,
         "grid": grid,

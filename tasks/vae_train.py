@@ -13,7 +13,7 @@ from shared.kinds.vae_train import VaeTrainParams
 from tasks.dataset import Dataset, LabelledPictures
 from tasks.datasets import fitting_batch, load_dataset
 from tasks.job_context import JobContext
-from tasks.latent_space import latent_grid, principal_plane
+from tasks.latent_space import latent_grid, principal_plane, used_dimensions
 from tasks.model_file import model_bytes
 from tasks.networks.vae import (
     VaeConfig,
@@ -75,7 +75,7 @@ class VaeTraining(Training):
         )
         self.vae = build_vae(self.config)
         self.steps = CompiledVae(self.vae, params)
-        self.grids_apart = -(-params.epochs // _MOST_GRIDS)  # epochs
+        self.grids_apart = -(-self.epochs // _MOST_GRIDS)  # epochs
         job.provenance |= {"network": self.config.model_dump(), "parameters": self.vae.count_params()}
 
     def variables(self) -> dict[str, Sequence[Any]]:
@@ -96,12 +96,26 @@ class VaeTraining(Training):
         self.history.append({"epoch": self.epoch, "step": self.step, **self.mean_losses(), **held_out})
         if self.epoch % self.grids_apart == 0:
             self.job.save_image(f"latent-grid-epoch-{self.epoch:04d}.png", self.grid(principal_plane(means)))
-        if kl < COLLAPSED_KL and self.step >= min(_EARLY_STEPS, self.total):
+        if self.step >= min(_EARLY_STEPS, self.total):
+            self.warn_of_collapse(kl, means)
+
+    def warn_of_collapse(self, kl: float, means: np.ndarray) -> None:
+        """Say when the latent vector is empty; at the end also when much of it is unused, which training may mend."""
+        if kl < COLLAPSED_KL:
             self.warn_once(
                 "kl_collapsed",
                 f"After epoch {self.epoch} the latent vector holds {kl:.4f} nats: every picture is reconstructed "
                 "alike. Lower beta, or train longer.",
             )
+        elif self.step >= self.total and len(means) > means.shape[1]:
+            used = used_dimensions(means)
+            if used <= means.shape[1] // 2:
+                self.warn_once(
+                    "dimensions_collapsed",
+                    f"Of the {means.shape[1]} latent dimensions {used} are used: along the others the pictures "
+                    "hardly differ, or differ as they do along the first. Train longer, lower beta, or choose a "
+                    "smaller latent_dim.",
+                )
 
     def judge(self, pictures: LabelledPictures) -> tuple[float, float, np.ndarray]:
         """Mean reconstruction and KL loss per picture, and the latent means (n, d)."""
@@ -161,8 +175,7 @@ class VaeTraining(Training):
             "held_out_reconstruction": last["held_out_reconstruction"],
             "held_out_kl": last["held_out_kl"],
             "held_out_bound": last["held_out_bound"],
-            # Burda et al. (2015), arXiv 1509.00519: a dimension whose mean hardly varies is not used.
-            "active_dimensions": int((means.var(axis=0) > 0.01).sum()),
+            "active_dimensions": used_dimensions(means),
             "steps": self.step,
         }
 

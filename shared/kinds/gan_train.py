@@ -8,9 +8,6 @@ from shared.errors import InvalidInput
 from shared.kinds.base import Inputs
 from shared.kinds.training_pictures import TrainingPicturesParams
 
-DEFAULT_EPOCHS = 30
-"""Where neither epochs nor steps are given."""
-
 _FRAMEWORK_BYTES = 700 * 2**20
 
 
@@ -27,7 +24,8 @@ class GanTrainParams(TrainingPicturesParams):
     base_channels: int = Field(64, ge=4, le=512)
     """Channels of the discriminator's first layer; they double with each halving, up to eight times."""
     epochs: int | None = Field(None, ge=1, le=100_000)
-    """Passes over the pictures; left out together with `steps`: 30."""
+    """Passes over the pictures; left out together with `steps`, 30, or for a small set as many as 3,000 steps take
+    (1,000 at most)."""
     steps: int | None = Field(None, ge=1, le=100_000_000)
     """Updates of both networks, instead of epochs."""
     generator_learning_rate: float = Field(0.0002, gt=0)

@@ -21,6 +21,15 @@ LEAST_PICTURES = 2
 """One to train on and one to judge by."""
 SIDE_OF_MIXED_PX = 64
 """The size to which the pictures of a zip are brought when the job names none."""
+LEAST_EPOCHS, MOST_EPOCHS = 30, 1_000
+"""Between these lie the epochs of a job that leaves open how long to train."""
+ENOUGH_STEPS = 3_000
+"""Fewer updates than this leave a network half trained, whatever the number of epochs."""
+
+
+def enough_epochs(steps_per_epoch: int) -> int:
+    """The epochs that give a small set enough updates too, where the job leaves open how long to train."""
+    return min(max(LEAST_EPOCHS, -(-ENOUGH_STEPS // steps_per_epoch)), MOST_EPOCHS)
 
 
 class TrainingPicturesParams(JobParams):

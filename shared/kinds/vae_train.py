@@ -31,8 +31,8 @@ class VaeTrainParams(TrainingPicturesParams):
     """Reconstruction loss, summed over the picture: binary cross-entropy or squared differences."""
     architecture: Literal["auto", "book", "deep"] = "auto"
     """`book` has two strided convolutions, `deep` four; `auto` is `deep` from 64 px on."""
-    epochs: int = Field(30, ge=1, le=10_000)
-    """Passes over the pictures."""
+    epochs: int | None = Field(None, ge=1, le=10_000)
+    """Passes over the pictures; left out, 30, or for a small set as many as 3,000 steps take (1,000 at most)."""
     batch_size: int = Field(128, ge=2, le=8192)
     """Pictures per step."""
     learning_rate: float = Field(0.001, gt=0)

@@ -10,6 +10,7 @@ from tasks.latent_space import (
     principal_plane,
     straight_line,
     through,
+    used_dimensions,
 )
 from tasks.samples import random_latents
 
@@ -40,6 +41,16 @@ def test_more_dimensions_are_cut_where_the_means_differ_most():
 
     assert np.allclose(plane @ plane.T, np.eye(2))
     assert np.allclose(plane, [[0, 1, 0, 0, 0], [0, 0, 0, 1, 0]], atol=0.02)
+
+
+def test_dimensions_that_vary_little_or_say_the_same_are_not_counted_as_used():
+    rng = np.random.default_rng(0)
+    first, second = rng.normal(size=(2, 1000))
+
+    assert used_dimensions(np.stack([first, second], axis=1)) == 2
+    assert used_dimensions(np.stack([first, 0.1 * second], axis=1)) == 1  # a variance of 0.01
+    assert used_dimensions(np.stack([first, -first], axis=1)) == 1
+    assert used_dimensions(first[:, np.newaxis]) == 1
 
 
 @pytest.mark.parametrize("way", [straight_line, great_circle])

@@ -10,6 +10,7 @@ from PIL import Image
 
 from shared.errors import InvalidInput, JobCancelled
 from shared.job import JobStatus
+from shared.kinds.training_pictures import enough_epochs
 from tasks import vae_train
 from tasks.networks.vae import (
     LOG_VAR_BOUND,
@@ -191,6 +192,26 @@ def test_a_latent_space_that_collapses_is_warned_of(queue, run, dataset):
 
     assert "kl_collapsed" in [warning.code for warning in job.warnings]
     assert job.summary["held_out_kl"] < 0.1
+
+
+def test_a_latent_space_of_which_much_is_unused_is_warned_of(queue, run):
+    # Black or white: one bit, for which one of four dimensions is enough.
+    images = np.repeat([[[0]], [[255]]], 50, axis=0).astype(np.uint8) * np.ones((1, 8, 8), np.uint8)
+    dataset = queue.upload(npz_of(images=images)).id
+
+    job = run(
+        "vae_train", dataset=dataset, epochs=40, batch_size=30, latent_dim=4, seed=1
+    )
+
+    assert [warning.code for warning in job.warnings] == ["dimensions_collapsed"]
+    assert job.summary["active_dimensions"] == 1
+
+
+def test_left_open_a_small_set_gets_as_many_steps_as_a_network_needs():
+    assert enough_epochs(468) == 30  # Fashion-MNIST in batches of 128: 14,040 steps
+    assert enough_epochs(12) == 250  # the digits: 3,000 steps
+    assert enough_epochs(7) * 7 >= 3000
+    assert enough_epochs(1) == 1000
 
 
 def test_beta_weighs_the_kl_loss_and_leaves_the_numbers_as_they_are(queue, run, dataset):
