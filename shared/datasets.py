@@ -308,6 +308,8 @@ def array_header(archive: zipfile.ZipFile, name: str) -> ArrayHeader:
         KeyError,
         TypeError,
         struct.error,
+        RecursionError,  # these two: literals nested so deep that Python's own parser gives up
+        MemoryError,
     ) as error:
         raise InvalidInput(f"The archive's {name} is no NumPy array that can be read.") from error
     if not re.fullmatch(r"[<>|=][biufUS]\d{1,6}", header.dtype):

@@ -9,7 +9,9 @@ from shared.errors import InvalidInput
 from shared.job import Job
 from shared.kinds.base import Inputs, JobParams
 
-LatentVector = Annotated[list[float], Field(min_length=1, max_length=1024)]
+LatentNumber = Annotated[float, Field(ge=-1000, le=1000)]
+"""A coordinate in a latent space, whose prior is a standard normal; so bounded that networks stay finite."""
+LatentVector = Annotated[list[LatentNumber], Field(min_length=1, max_length=1024)]
 """A point in a model's latent space."""
 
 

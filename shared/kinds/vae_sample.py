@@ -8,7 +8,7 @@ from shared.datasets import inspect_dataset
 from shared.errors import InvalidInput
 from shared.job import Job
 from shared.kinds.base import FileId, Inputs, JobId, JobParams, PictureId
-from shared.kinds.sampling import LatentVector, check_latents, check_model_job, refuse_unused
+from shared.kinds.sampling import LatentNumber, LatentVector, check_latents, check_model_job, refuse_unused
 
 _CONCEPT_SOURCES = ("positive_labels", "positive_set", "concept_job")
 _FIELDS_OF = {
@@ -40,7 +40,7 @@ class VaeSampleParams(JobParams):
     """`interpolate`: latent vectors to pass through, instead of pictures."""
     steps: int = Field(8, ge=2, le=256)
     """`interpolate`: pictures from each one to the next, both included."""
-    strengths: list[float] = Field([-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0], min_length=1, max_length=32)
+    strengths: list[LatentNumber] = Field([-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0], min_length=1, max_length=32)
     """`concept`: how many times the vector is added, one picture each; 0 is the plain reconstruction."""
     positive_labels: list[str] = Field([], max_length=1000)
     """`concept`: labels of the training data that have it; each counts the same."""

@@ -88,5 +88,9 @@ def test_truncated_draws_stay_within_and_more_draws_begin_with_the_same():
     vectors = random_latents(3, 50, 16, truncation=0.5)
 
     assert np.abs(vectors).max() <= 0.5
+    # The density hardly changes between -0.5 and 0.5, so they are spread evenly: half of the 800 in the middle half,
+    # give or take four standard deviations of 0.018.
+    assert abs((np.abs(vectors) < 0.25).mean() - 0.5) < 0.08
+    assert np.abs(random_latents(3, 50, 16, truncation=1e-9)).max() <= 1e-9  # and it comes back at once
     assert (random_latents(3, 10, 16, truncation=0.5) == vectors[:10]).all()
     assert (random_latents(4, 10, 16, truncation=0.5) != vectors[:10]).any()

@@ -1,6 +1,7 @@
 """A trained VAE at work: every mode, and concept vectors that mean what they say."""
 
 import io
+import math
 
 import numpy as np
 import pytest
@@ -135,12 +136,16 @@ def test_what_does_not_fit_the_model_or_the_mode_is_refused_by_name(queue, run, 
     concept = {"mode": "concept", "pictures": pictures}
     refused = [
         ({"mode": "interpolate", "latents": [[0, 0], [1, 2, 3]]}, "latents"),
+        ({"mode": "interpolate", "latents": [[0, 0], [1e300, 0]]}, "latents"),
         ({"mode": "interpolate", "pictures": pictures[:1]}, "pictures"),
         ({"mode": "interpolate", "pictures": pictures, "latents": [[0, 0], [1, 1]]}, "latents"),
         ({"mode": "reconstruct"}, "pictures"),
         ({"mode": "random", "pictures": pictures}, "pictures"),
         ({"mode": "grid", "count": 5}, "count"),
         (concept, "positive_labels"),
+        ({**concept, "positive_labels": ["left"], "strengths": []}, "strengths"),
+        ({**concept, "positive_labels": ["left"], "strengths": [math.nan]}, "strengths"),
+        ({**concept, "positive_labels": ["left"], "strengths": [1e300]}, "strengths"),
         ({**concept, "positive_labels": ["up"]}, "positive_labels"),
         ({**concept, "positive_labels": ["left", "right"]}, "positive_labels"),
         ({**concept, "positive_labels": ["left"], "negative_labels": ["left"]}, "negative_labels"),
@@ -154,7 +159,7 @@ def test_what_does_not_fit_the_model_or_the_mode_is_refused_by_name(queue, run, 
     for params, field in refused:
         with pytest.raises(InvalidInput) as error:
             queue.submit("vae_sample", {"model_job": model_job, **params})
-        assert error.value.field == field, params
+        assert error.value.field.split(".")[0] == field, params
 
 
 def test_a_sample_may_wait_for_its_training(queue, run):

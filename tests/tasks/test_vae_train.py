@@ -199,9 +199,7 @@ def test_a_latent_space_of_which_much_is_unused_is_warned_of(queue, run):
     images = np.repeat([[[0]], [[255]]], 50, axis=0).astype(np.uint8) * np.ones((1, 8, 8), np.uint8)
     dataset = queue.upload(npz_of(images=images)).id
 
-    job = run(
-        "vae_train", dataset=dataset, epochs=40, batch_size=30, latent_dim=4, seed=1
-    )
+    job = run("vae_train", dataset=dataset, epochs=40, batch_size=30, latent_dim=4, seed=1)
 
     assert [warning.code for warning in job.warnings] == ["dimensions_collapsed"]
     assert job.summary["active_dimensions"] == 1
