@@ -10,6 +10,7 @@ from shared.errors import InvalidInput
 from shared.job import JobStatus
 from tests.archives import blobs, npz_of
 from tests.tasks.trained import trained_once
+from workers.run_job import run_job
 
 
 @pytest.fixture(scope="module")
@@ -71,3 +72,29 @@ def test_what_does_not_fit_the_model_or_the_mode_is_refused_by_name(queue, model
         with pytest.raises(InvalidInput) as error:
             queue.submit("gan_sample", {"model_job": model_job, **params})
         assert error.value.field.split(".")[0] == field, params
+
+
+def test_a_step_that_was_not_kept_is_told_once_the_training_has_ended(queue):
+    tiny = {"base_channels": 4, "latent_dim": 8, "batch_size": 8, "kid_pictures": 0}
+    dataset = queue.upload(npz_of(images=blobs(20, 32))).id
+    training = queue.submit("gan_train", {"dataset": dataset, "steps": 2, **tiny})
+    early = queue.submit("gan_sample", {"model_job": training.id, "step": 1})  # waits: nobody knows yet
+    run_job(training.id)
+    run_job(early.id)
+
+    failed = queue.get(early.id)
+    assert (failed.status, failed.error.code) == (JobStatus.FAILED, "invalid_input")
+    assert "generator-step-00000001.keras" in failed.error.message
+
+
+def test_a_job_that_made_no_generator_is_refused_as_model_job(queue, run, model_job):
+    other_kind = queue.submit("steps", {}).id
+    dataset = queue.upload(npz_of(images=blobs(20), labels=np.arange(20) % 2)).id
+    failed = run("gan_train", dataset=dataset, classes=["frog"])  # an .npz is read by the job alone
+    assert failed.error.code == "invalid_input"
+
+    for job_id, because in ((other_kind, "is a steps"), (failed.id, "left no model.keras")):
+        with pytest.raises(InvalidInput, match=because) as refused:
+            queue.submit("gan_sample", {"model_job": job_id})
+        assert refused.value.field == "model_job"
+    assert run("gan_sample", model_job=model_job).status == JobStatus.SUCCEEDED
