@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from shared.job import Job, JobStatus
@@ -50,6 +51,19 @@ def until_dreaming(fleet: Fleet, job: Job) -> None:
 
 def test_a_dream_is_the_same_on_a_warm_worker(dreamers, dream, unbroken):
     assert result_of(dreamers, dream()) == unbroken
+
+
+def test_only_the_process_that_computes_loads_tensorflow(dreamers, unbroken):
+    main, *below = dreamers.workers[0].tree()
+
+    # The one that is to live for ever, and would hold the GPU after its child is gone, has none of it.
+    assert not loads_tensorflow(main)
+    assert any(map(loads_tensorflow, below))
+
+
+def loads_tensorflow(process: psutil.Process) -> bool:
+    """Whether TensorFlow's library is mapped into a process."""
+    return "tensorflow" in Path(f"/proc/{process.pid}/maps").read_text()
 
 
 def test_a_dream_whose_worker_is_killed_goes_on_elsewhere_to_the_same_picture(dreamers, dream, unbroken):
