@@ -16,6 +16,7 @@ export class Charts {
   /** Take the metrics of a step; a step that comes again (a resumed job) replaces what came after it. */
   add(step, metrics) {
     for (const [name, value] of Object.entries(metrics)) {
+      if (name === "epoch") continue; // the message tells it, and its line is always the same
       const chart = this.charts.get(name) ?? this.newChart(name);
       chart.points = chart.points.filter(([known]) => known < step);
       chart.points.push([step, value]);

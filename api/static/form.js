@@ -4,7 +4,7 @@ import { getJson, upload } from "./api.js";
 import { el, prose, spoken } from "./dom.js";
 
 /** What a kind is about, though it can be left out; all else is one click away. */
-const MAIN = ["model_job", "prompt"];
+const MAIN = ["model_job", "prompt", "network", "corpus", "mode"];
 const COMMON = ["seed", "time_limit_s"];
 
 /** The shapes that a value may have, references resolved and null left out. */

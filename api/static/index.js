@@ -11,7 +11,7 @@ const LOOK_EVERY_MS = 3000;
 async function showKinds() {
   const { kinds } = await getJson("/v1/kinds");
   const wanted = recalled();
-  const first = kinds.find(({ kind }) => kind === wanted?.kind) ?? kinds[0];
+  const first = kinds.find(({ kind }) => kind === wanted?.kind) ?? kinds.find(({ kind }) => kind === "deepdream") ?? kinds[0];
   byId("kinds").replaceChildren(...kinds.map((kind) => {
     const radio = el("input", { type: "radio", name: "kind", checked: kind === first });
     radio.addEventListener("change", () => showForm(kind));
