@@ -88,10 +88,10 @@ def find(name: str, folder: Path, on_fetched: OnFetched) -> Path:
         download(file.url, path, sha256=file.sha256, unpacked=file.unpacked, on_fetched=on_fetched)
     except DownloadFailed as error:
         raise DataUnavailable(
-            f"{name} is not here: put the file of {file.url} at {path} (download: {error})."
+            f"{name} is not here: put the file of {file.url} at {path.absolute()} (download: {error})."
         ) from error
     if sha256_of(path, unpacked=file.unpacked) != file.sha256:
-        raise DataUnavailable(f"{path} is not the published file: put that of {file.url} there.")
+        raise DataUnavailable(f"{path.absolute()} is not the published file: put that of {file.url} there.")
     return path
 
 

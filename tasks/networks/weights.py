@@ -76,6 +76,7 @@ def _in_folder(name: str, weights_dir: Path) -> Path | None:
 def _download(name: str, weights_dir: Path, on_fetched: OnFetched) -> Path:
     """Fetch a published file into `weights_dir`, one process of this folder at a time."""
     published = PUBLISHED[name]
+    url = f"{DOWNLOAD_URL}/{published.folder}/{published.name}"
     try:
         weights_dir.mkdir(parents=True, exist_ok=True)
         with _locked(weights_dir / f".{name}.lock", on_fetched):
@@ -83,12 +84,12 @@ def _download(name: str, weights_dir: Path, on_fetched: OnFetched) -> Path:
             here = _in_folder(name, weights_dir)
             if here is None:
                 here = weights_dir / published.name
-                _fetch(f"{DOWNLOAD_URL}/{published.folder}/{published.name}", here, published.md5, on_fetched)
+                _fetch(url, here, published.md5, on_fetched)
             return here
     except (OSError, http.client.HTTPException, _NotAsPublished) as error:
         raise WeightsUnavailable(
-            f"No weights for {name}: put {name}.weights.h5 or {published.name} into {weights_dir.absolute()} "
-            f"(the download failed: {error}), or choose the network squeezenet, which needs no download."
+            f"No weights for {name}: choose the network squeezenet, which needs no download, or put {url} (or your "
+            f"own {name}.weights.h5) into {weights_dir.absolute()} (the download failed: {error})."
         ) from error
 
 
