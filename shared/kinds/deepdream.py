@@ -165,10 +165,12 @@ class DeepDreamParams(JobParams):
             n for n in range(1, self.octaves) if octave_side(side_px, n - 1, self.octave_scale) >= least_px
         ]
         remedy = f"take {fewer[-1]} octave{'s' if fewer[-1] > 1 else ''}" if fewer else "name lower layers"
-        field = "max_side_px" if self.max_side_px and self.max_side_px == max(shape) else "image"
+        field, larger = "image", "use a larger picture"
+        if self.max_side_px == max(shape):  # which has made it so small
+            field, larger = "max_side_px", f"raise max_side_px ({self.max_side_px})"
         raise InvalidInput(
             f"{field}: the picture's shorter side is {side_px} px, but {self.octaves} octaves at {self.octave_scale:g} "
-            f"down to {self._deepest} need {needed_px} px; use a larger picture, or {remedy}",
+            f"down to {self._deepest} need {needed_px} px; {larger}, or {remedy}",
             field=field,
         )
 
