@@ -15,10 +15,10 @@ from workers.embedded import HOST, lock_folder
 NOTHING_SET = {"STORAGE_URL": "", "API_KEYS_FILE": "", "EXTRA_KINDS": ""}
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)  # other test files run beside it
 def test_the_demo_dreams_on_a_cat_and_says_where_the_pictures_are(tmp_path: Path, chelsea: Path):
     with python_process("-m", "workers.demo", cwd=tmp_path, **NOTHING_SET) as demo:
-        printed, _ = demo.communicate(timeout=290)
+        printed, _ = demo.communicate(timeout=590)
 
     assert demo.returncode == 0, printed
     shown = [Path(line.split()[1]) for line in printed.splitlines() if line.startswith("  result ")]
