@@ -138,7 +138,9 @@ class StyleTransferParams(JobParams):
     style_scale: float = Field(1.0, gt=0, le=4)
     """Size of the style images relative to the result (ratio): larger ones give larger strokes."""
     init: Literal["content", "style", "random", "image"] = "content"
-    """What the painting starts from: the content image, the first style image, noise, or `init_image`."""
+    """What the painting starts from: the content image, the first style image, noise, or `init_image`. L-BFGS ends in
+    the nearest minimum, so that the start decides the layout: from `style` one mostly gets the style image back, with
+    hints of the content, unless `content_weight` is many times the default."""
     init_image: PictureId | None = None
     """The picture that the painting starts from; goes with `init` left out or `image`."""
     iterations: int = Field(60, ge=1, le=10_000)
