@@ -8,12 +8,15 @@ from PIL import Image
 
 from tasks.images import contact_sheet, to_uint8
 
-_LEAST_SIDE_PX = 32
+STRIP_PX, FRAME_PX = 64, 128
+"""To how many pixels small pictures are enlarged in strips, where each is looked at, and when shown alone."""
 
 
-def picture_grid(pictures: np.ndarray, columns: int, *, margin_px: int = 2) -> np.ndarray:
+def picture_grid(
+    pictures: np.ndarray, columns: int, *, margin_px: int = 2, enlarged_px: int = 32
+) -> np.ndarray:
     """Lay pictures (n, height, width, 1 or 3) in 0..255 out in rows; small ones are enlarged by whole pixels."""
-    factor = max(1, _LEAST_SIDE_PX // min(pictures.shape[1:3]))
+    factor = max(1, enlarged_px // min(pictures.shape[1:3]))
     enlarged = pictures.repeat(factor, axis=1).repeat(factor, axis=2)
     return contact_sheet(to_uint8(enlarged), columns, margin_px=margin_px)
 

@@ -6,7 +6,7 @@ import numpy as np
 from scipy.stats import norm
 
 from tasks.job_context import JobContext
-from tasks.picture_grids import animation, picture_grid
+from tasks.picture_grids import FRAME_PX, STRIP_PX, animation, picture_grid
 
 _LASTING_WARNINGS = {
     "kl_collapsed", "dimensions_collapsed", "hardly_trained", "discriminator_wins", "diversity_collapsed",
@@ -44,8 +44,8 @@ def save_way(job: JobContext, vectors: np.ndarray, pictures: np.ndarray, steps: 
     save_array(job, "latents.npy", vectors)
     # Legs share their ends; in the sheet each has both of its own.
     legs = [pictures[first : first + steps] for first in range(0, len(pictures) - 1, steps - 1)]
-    job.save_image("result.png", picture_grid(np.concatenate(legs), steps))
-    frames = [picture_grid(picture[np.newaxis], 1, margin_px=0) for picture in pictures]
+    job.save_image("result.png", picture_grid(np.concatenate(legs), steps, enlarged_px=STRIP_PX))
+    frames = [picture_grid(picture[np.newaxis], 1, margin_px=0, enlarged_px=FRAME_PX) for picture in pictures]
     job.save_artifact("result.webp", animation([*frames, *frames[-2:0:-1]], frame_ms=100, last_ms=100))
 
 

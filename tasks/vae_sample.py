@@ -13,7 +13,7 @@ from tasks.job_context import JobContext
 from tasks.latent_space import latent_grid, straight_line, through
 from tasks.model_file import load_arrays
 from tasks.networks.vae import VaeConfig, build_vae
-from tasks.picture_grids import picture_grid
+from tasks.picture_grids import STRIP_PX, picture_grid
 from tasks.samples import pass_warnings_on, random_latents, save_array, save_way
 
 LabelMeans = dict[str | None, np.ndarray]
@@ -107,9 +107,10 @@ def edit_along_concept(params: VaeSampleParams, job: JobContext, model: TrainedV
     pictures = model.decode(edited.reshape(-1, edited.shape[-1]))
     strips = pictures.reshape(*edited.shape[:2], *pictures.shape[1:])
     for number, strip in enumerate(strips, start=1):
-        job.save_image(f"strip-{number:02d}.png", picture_grid(strip, len(params.strengths)))
+        image = picture_grid(strip, len(params.strengths), enlarged_px=STRIP_PX)
+        job.save_image(f"strip-{number:02d}.png", image)
         job.report(number, len(strips), f"picture {number} of {len(strips)}")
-    job.save_image("result.png", picture_grid(pictures, len(params.strengths)))
+    job.save_image("result.png", picture_grid(pictures, len(params.strengths), enlarged_px=STRIP_PX))
     job.summary |= {"concept_length": float(np.linalg.norm(vector)), "strengths": params.strengths}
 
 

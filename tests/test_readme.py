@@ -1,6 +1,7 @@
 """The documentation says what the code does: what is generated is current, what is shown works."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -48,3 +49,15 @@ def test_every_link_to_a_file_leads_to_one():
 def test_the_python_example_is_code_that_compiles():
     for example in re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL):
         compile(example, "README.md", "exec")
+
+
+def test_every_submit_that_is_shown_has_parameters_of_its_kind():
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    text = "\n".join(page.read_text() for page in pages).replace("\\\n", " ")
+    submits = [shlex.split(line, comments=True) for line in re.findall(r"dreamq submit ([a-z_]+ --.*)", text)]
+    assert submits
+
+    for kind, *arguments in submits:
+        options = {word.partition("=")[0] for word in arguments if word.startswith("--")} - {"--watch"}
+        known = {f"--{name.replace('_', '-')}" for name in KINDS[kind].model_fields}
+        assert options - known == set(), kind

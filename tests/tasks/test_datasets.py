@@ -204,6 +204,16 @@ def test_a_set_is_fetched_once_and_kept(tmp_path, server, monkeypatch):
     assert find("set.gz", tmp_path / "kept", lambda done, total: None) == path
 
 
+def test_a_set_that_the_operating_system_brought_is_taken_from_there(tmp_path, monkeypatch):
+    packaged = tmp_path / "packaged.gz"
+    packaged.write_bytes(gzip.compress(b"the published content"))
+    sha256 = hashlib.sha256(b"the published content").hexdigest()
+    published = PublishedFile(url=NOBODY, sha256=sha256, unpacked=True, packaged=packaged)
+    monkeypatch.setitem(built_in_sets.PUBLISHED, "set.gz", published)
+
+    assert find("set.gz", tmp_path / "kept", lambda done, total: None) == packaged
+
+
 def test_another_file_than_the_published_one_is_not_kept(tmp_path, server, monkeypatch):
     url, served = server
     (served / "set.bin").write_bytes(b"something else")

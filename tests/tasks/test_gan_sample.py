@@ -36,7 +36,7 @@ def test_each_mode_shows_what_it_made(queue, run, model_job):
         vectors = np.load(io.BytesIO(queue.open_artifact(job.id, "latents.npy").read()))
         return np.asarray(Image.open(queue.open_artifact(job.id, "result.png"))), vectors
 
-    # Pictures of 32 px with margins of 2 px.
+    # Pictures of 32 px with margins of 2 px; on a way twice enlarged.
     image, vectors = sample(mode="random", count=5)
     assert (image.shape, vectors.shape) == ((2 * 34 + 2, 3 * 34 + 2), (5, 8))
     again, _ = sample(mode="latents", latents=vectors.tolist())
@@ -48,10 +48,8 @@ def test_each_mode_shows_what_it_made(queue, run, model_job):
     _, corners = sample(mode="random", count=4)
     assert np.allclose(vectors[[0, 2, 6, 8]], corners)
     image, vectors = sample(mode="interpolate", count=3, steps=4, truncation=0.7)
-    assert (image.shape, len(vectors)) == (
-        (2 * 34 + 2, 4 * 34 + 2),
-        7,
-    )  # two rows of four, which share an end
+    # Two rows of four, which share an end.
+    assert (image.shape, len(vectors)) == ((2 * 66 + 2, 4 * 66 + 2), 7)
     assert np.abs(vectors[[0, 3, 6]]).max() <= 0.7
 
 

@@ -13,7 +13,14 @@ from shared.errors import InvalidInput
 from shared.job import JobStatus
 from shared.kinds.gan_train import GanTrainParams
 from tasks import gan_train
-from tasks.gan_train import CompiledGan, kept_steps, least_discriminator_loss, look_every
+from tasks.gan_train import (
+    _SHOWN,
+    CompiledGan,
+    kept_steps,
+    latent_vectors,
+    least_discriminator_loss,
+    look_every,
+)
 from tasks.networks.gan import (
     GanConfig,
     build_discriminator,
@@ -22,6 +29,7 @@ from tasks.networks.gan import (
     generate,
     noisy_targets,
 )
+from tasks.picture_grids import picture_grid
 from tests.archives import blobs, npz_of
 from tests.tasks.attempts import finish, interrupt
 
@@ -92,6 +100,37 @@ def test_generator_and_discriminator_agree_on_each_size(image_size, channels):
     assert pictures.shape == (2, image_size, image_size, channels)
     assert -1 <= np.min(pictures) <= np.max(pictures) <= 1
     assert discriminator(pictures).shape == (2, 1)
+
+
+def test_the_chapters_tricks_are_the_defaults():
+    params = GanTrainParams(dataset="digits")
+    generator, discriminator = build_generator(config_of()), build_discriminator(config_of())
+    layers = [*generator.layers, *discriminator.layers]
+    convolutions = [layer for layer in layers if "Conv" in type(layer).__name__]
+
+    assert generator.layers[-1].activation is keras.activations.tanh
+    assert {layer.negative_slope for layer in layers if isinstance(layer, keras.layers.LeakyReLU)} == {0.2}
+    assert all(
+        side % stride == 0
+        for layer in convolutions
+        for side, stride in zip(layer.kernel_size, layer.strides, strict=True)
+    )
+    assert {layer.strides for layer in convolutions} == {(2, 2)}  # and nothing is pooled:
+    assert not [layer for layer in layers if "Pooling" in type(layer).__name__]
+    assert (params.dropout, params.label_noise, params.real_label, params.two_passes) == (
+        0.3,
+        0.05,
+        0.9,
+        False,
+    )
+
+
+def test_a_training_that_fits_into_no_worker_is_refused_with_the_batch_that_fits(queue):
+    queue.store.announce("w", {"name": "w", "memory_bytes": 4 * 2**30}, ttl_ms=60_000)
+
+    with pytest.raises(InvalidInput, match=r"A batch_size of \d+ would fit") as refused:
+        queue.submit("gan_train", {"dataset": "digits", "image_size": 128, "batch_size": 4096})
+    assert refused.value.field == "batch_size"
 
 
 def test_generated_values_are_brought_from_tanh_to_pixels():
@@ -171,12 +210,16 @@ def test_a_training_leaves_a_generator_that_keras_loads_in_safe_mode(queue, run,
     }  # fmt: skip
     path = tmp_path / "model.keras"
     path.write_bytes(queue.open_artifact(job.id, "model.keras").read())
-    assert keras.saving.load_model(path, safe_mode=True)(np.zeros((1, 8), np.float32)).shape == (1, 32, 32, 1)
+    generator = keras.saving.load_model(path, safe_mode=True)
+    # Whatever the epoch, the grid shows the same latent vectors.
+    grid = picture_grid(generate(generator, latent_vectors(_SHOWN, 1, 64, 8)), 8)
+    samples = np.asarray(Image.open(queue.open_artifact(job.id, "samples-epoch-0003.png")))
+    assert np.abs(samples.astype(int) - grid.reshape(samples.shape)).max() <= 1
     row = rows_of(queue, job)[-1]
     assert (job.summary["best_step"], job.summary["best_kid"]) == (24, float(row["kid"]))
     # Noise is far from spots, other spots are near: the distance knows real from generated.
     assert job.summary["kid"] > 10 * abs(job.summary["kid_of_training_pictures"])
-    assert np.asarray(Image.open(queue.open_artifact(job.id, "samples-epoch-0003.png"))).shape == (274, 274)
+    assert samples.shape == (274, 274)
 
 
 @pytest.mark.parametrize("two_passes", [False, True])

@@ -22,6 +22,19 @@ def test_samples_of_one_distribution_are_0_apart_on_average():
     assert min(distances) < 0
 
 
+def test_a_share_of_bad_pictures_costs_its_square():
+    # A squared distance of mean embeddings: with a share s elsewhere the means are s times as far apart.
+    # docs/training-pictures.md takes its bound from that.
+    rng = np.random.default_rng(0)
+    good, more, bad = rng.normal(size=(2000, 4)), rng.normal(size=(2000, 4)), rng.normal(2, 1, size=(2000, 4))
+
+    all_bad, half_bad = (
+        kernel_distance(good, other) for other in (bad, np.concatenate([more[:1000], bad[:1000]]))
+    )
+
+    assert half_bad / all_bad == pytest.approx(1 / 4, rel=0.05)
+
+
 def test_pictures_differ_by_their_root_mean_square_difference():
     # Three pictures of 2 pixels: black, white, black and white. Pairs: 255, 255 / sqrt 2, 255 / sqrt 2.
     pictures = np.array([[0, 0], [255, 255], [0, 255]])

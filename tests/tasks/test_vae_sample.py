@@ -78,10 +78,11 @@ def test_the_strip_of_a_concept_starts_from_the_plain_reconstruction(sample, ima
 
     edited = sample(mode="concept", pictures=pictures, positive_labels=["left"], strengths=strengths)
 
-    assert image(edited).shape == (2 * 26 + 2, 3 * 26 + 2)
+    # Pictures of 12 px are shown five times enlarged, with margins of 2 px.
+    assert image(edited).shape == (2 * 62 + 2, 3 * 62 + 2)
     strip = image(edited, "strip-02.png")
-    assert (strip[2:26:2, 28:52:2] == image(plain, "reconstruction-02.png")).all()
-    assert (strip[2:26, 2:26] != strip[2:26, 54:78]).any()
+    assert (strip[2:62:5, 64:124:5] == image(plain, "reconstruction-02.png")).all()
+    assert (strip[2:62, 2:62] != strip[2:62, 126:186]).any()
     # Adding the vector and taking it away again: the edits of -s and s lie evenly around the mean.
     assert np.linalg.norm(array(edited, "concept.npy")) == pytest.approx(edited.summary["concept_length"])
 

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import time
 
 import keras
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 from shared.errors import InvalidInput, JobCancelled
 from shared.job import JobStatus
 from shared.kinds.training_pictures import enough_epochs
+from shared.kinds.vae_train import VaeTrainParams
 from tasks import vae_train
 from tasks.networks.vae import (
     LOG_VAR_BOUND,
@@ -21,6 +23,7 @@ from tasks.networks.vae import (
     reconstruction_loss,
     sample_latent,
 )
+from tasks.training import CALL_S, Pace
 from tests.archives import blobs, folder_of, npz_of, zip_of
 from tests.tasks.attempts import finish, interrupt
 
@@ -137,8 +140,9 @@ def test_color_of_any_proportions_is_trained_on_and_comes_back(queue, run):
     images = np.repeat(blobs(20, channels=3), 2, axis=2)[:, :11, :17]
 
     job = run(
-        "vae_train", dataset=queue.upload(npz_of(images=images)).id, epochs=1, batch_size=16, latent_dim=3
-    )
+        "vae_train", dataset=queue.upload(npz_of(images=images)).id, epochs=1, batch_size=16, latent_dim=3,
+        reconstruction="mse",
+    )  # fmt: skip
 
     assert job.status == JobStatus.SUCCEEDED, job.error
     # Two held-out pictures side by side, three times enlarged, reconstructions below, margins of 2 px.
@@ -146,6 +150,33 @@ def test_color_of_any_proportions_is_trained_on_and_comes_back(queue, run):
     assert not [
         artifact for artifact in job.artifacts if artifact.name == "latents.png"
     ]  # there are no labels
+
+
+def test_one_latent_dimension_is_shown_as_a_strip(queue, run, dataset):
+    job = run("vae_train", dataset=dataset, epochs=1, batch_size=30, latent_dim=1)
+
+    assert image_of(queue, job, "latent-grid.png").shape == (26 + 2, 15 * 26 + 2)
+    assert job.artifact("latents.png")  # a row for each label
+
+
+def test_from_64_px_on_the_deeper_architecture_is_taken_unless_one_is_named():
+    params = VaeTrainParams(dataset="digits")
+
+    assert [params.chosen_architecture(64, side) for side in (63, 64, 500)] == ["book", "deep", "deep"]
+    assert VaeTrainParams(dataset="digits", architecture="book").chosen_architecture(64, 64) == "book"
+
+
+def test_a_call_of_many_steps_lasts_no_longer_than_a_cancel_may_wait():
+    pace = Pace()
+    with pace.timed(1):
+        pass
+    assert 1 <= pace.steps <= 8  # the first call says little, so it grows by degrees
+    with pace.timed(8):
+        time.sleep(0.4)
+    assert 1 <= pace.steps <= 8 * CALL_S / 0.4  # 50 ms for each step, or more on a busy machine
+    with pace.timed(1):
+        time.sleep(2 * CALL_S)
+    assert pace.steps == 1
 
 
 def test_the_same_job_gives_the_same_bytes_in_a_warm_process(run, dataset):
@@ -187,7 +218,7 @@ def test_a_training_that_diverges_ends_on_its_last_good_model(queue, run, datase
     assert run("vae_sample", model_job=job.id, count=4).status == JobStatus.SUCCEEDED
 
 
-def test_a_latent_space_that_collapses_is_warned_of(queue, run, dataset):
+def test_a_latent_space_that_collapses_is_warned_of(run, dataset):
     job = run("vae_train", dataset=dataset, epochs=4, batch_size=8, beta=1000.0, learning_rate=0.01)
 
     assert "kl_collapsed" in [warning.code for warning in job.warnings]
