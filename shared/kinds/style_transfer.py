@@ -139,8 +139,8 @@ class StyleTransferParams(JobParams):
     """Size of the style images relative to the result (ratio): larger ones give larger strokes."""
     init: Literal["content", "style", "random", "image"] = "content"
     """What the painting starts from: the content image, the first style image, noise, or `init_image`. L-BFGS ends in
-    the nearest minimum, so that the start decides the layout: from `style` one mostly gets the style image back, with
-    hints of the content, unless `content_weight` is many times the default."""
+    a minimum near the start, which so decides the layout: from `style` the style image comes back with hints of the
+    content, and with ten times the default `content_weight` still does."""
     init_image: PictureId | None = None
     """The picture that the painting starts from; goes with `init` left out or `image`."""
     iterations: int = Field(60, ge=1, le=10_000)
