@@ -11,6 +11,9 @@ from shared.job import Artifact, CheckpointFile, Job
 from shared.job_store import Claim
 from shared.storage import LONGEST_NAME, Storage, checked_name
 
+STORAGE_MARK = "dreamq.json"
+"""In every storage in which a job was ever submitted; an empty folder in its place, not mounted, has none."""
+
 MEDIA_TYPES = {
     ".png": "image/png",
     ".jpg": "image/jpeg",
@@ -28,6 +31,12 @@ MEDIA_TYPES = {
 def job_file(job_id: str) -> str:
     """The path of a job's record in storage."""
     return f"jobs/{job_id}/job.json"
+
+
+def refusal_file(job_id: str) -> str:
+    """The path whose existence says that the submit was answered with an error: should Redis have taken the job up
+    all the same, it is not to be run."""
+    return f"jobs/{job_id}/refused.json"
 
 
 def cancel_file(job_id: str) -> str:

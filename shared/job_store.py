@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from redis import Redis
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import ConnectionError as refused
-from redis.exceptions import RedisError
+from redis.exceptions import DataError, RedisError
 from redis.exceptions import TimeoutError as silent
 from redis.retry import Retry
 
@@ -123,9 +123,11 @@ def connect(url: str, *, impatient: bool = False) -> Client:
 
 @contextmanager
 def reachable() -> Iterator[None]:
-    """Turn any trouble with Redis into `QueueUnavailable`."""
+    """Turn any trouble with Redis into `QueueUnavailable`; a value that Redis can't take is a fault of ours."""
     try:
         yield
+    except DataError:
+        raise
     except RedisError as error:
         raise QueueUnavailable(
             f"Redis, where REDIS_URL says that it is, cannot be reached ({error}); try again in a few seconds"
@@ -183,6 +185,11 @@ class JobStore:
                 fields = dict(zip(flat[::2], flat[1::2], strict=True))
                 jobs.append(job_from_hash(fields, queue_position=None if rank is None else rank + 1))
         return jobs
+
+    def any_job(self) -> bool:
+        """Whether Redis has the record of any job."""
+        with reachable():
+            return bool(self.redis.exists(f"{P}jobs"))
 
     def exists(self, job_id: str) -> bool:
         """Whether Redis has a record of this job."""

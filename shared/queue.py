@@ -13,7 +13,7 @@ from typing import IO, Any, Self
 
 from pydantic import ValidationError
 
-from shared.artifacts import cancel_file, key_file, read_job, write_job
+from shared.artifacts import STORAGE_MARK, cancel_file, job_file, key_file, read_job, refusal_file, write_job
 from shared.celery_app import make_celery_app
 from shared.dispatch import Dispatch
 from shared.errors import (
@@ -58,6 +58,7 @@ class Queue:
         self.store = store
         self.storage = storage
         self.impatient = impatient
+        self._marked = False
         self.dispatch = Dispatch(store, make_celery_app(settings, impatient=impatient))
         # A stream of events waits in Redis, which an impatient client would take for a dead server.
         self._listener = JobStore(connect(settings.redis_url)) if impatient else store
@@ -119,14 +120,23 @@ class Queue:
         deadline = time.monotonic() + _RESERVED_FOR_S
         while job is None or bound_id != job.id:
             with suppress(JobNotFound):
-                return self.get(bound_id)
+                return self._accepted(self.get(bound_id))
             if time.monotonic() > deadline:
                 # Whoever bound the key died before it made the job: the same body makes the same job.
                 job = self._job(bound_id, kind, *rest)
                 break
             time.sleep(0.02)
         self.storage.write(key_file(key_hash), f"{bound_id} {body_hash}".encode())
-        return self._create(job.model_copy(update={"idempotency": f"{key_hash} {body_hash}"}))
+        job = self._create(job.model_copy(update={"idempotency": f"{key_hash} {body_hash}"}))
+        self.storage.delete(refusal_file(job.id))
+        return job
+
+    def _accepted(self, job: Job) -> Job:
+        """A job that an earlier request under the same key has made; Redis may have it though that was refused."""
+        if not job.status.ended and self.storage.exists(refusal_file(job.id)):
+            job = self._create(job)
+            self.storage.delete(refusal_file(job.id))
+        return job
 
     def _bound(self, key_hash: str) -> tuple[str, str] | None:
         """The job id and the body that a key was used for, by Redis or, if that has forgotten it, by the storage."""
@@ -223,13 +233,17 @@ class Queue:
 
     def _create(self, job: Job) -> Job:
         """Storage first, so that a Redis which forgets can be told again; then the record; then the message."""
+        if not self._marked:
+            self.storage.write(STORAGE_MARK, b"{}")
+            self._marked = True
         write_job(self.storage, job)
         try:
             self.store.create(job)
         except QueueUnavailable:
-            # The client is told that nothing was queued: recovery must not find the job later.
+            # The client is told that nothing was queued: recovery must not find the job later, and no worker run it.
             with suppress(DreamqError):
-                self.storage.delete(f"jobs/{job.id}")
+                self.storage.write(refusal_file(job.id), b"{}")
+                self.storage.delete(job_file(job.id))
             raise
         if job.depends_on:
             with suppress(QueueUnavailable):

@@ -13,8 +13,8 @@ import threading
 import time
 from collections.abc import Callable
 
-from shared.artifacts import cancel_file, find_checkpoints, read_job, read_manifest
-from shared.errors import DreamqError, JobNotFound, QueueUnavailable
+from shared.artifacts import STORAGE_MARK, cancel_file, find_checkpoints, read_job, read_manifest
+from shared.errors import DreamqError, JobNotFound, QueueUnavailable, StorageUnavailable
 from shared.job import ID_PATTERN, Job, JobStatus
 from shared.job_store import Claim, hash_from_job
 from shared.queue import Queue
@@ -99,6 +99,7 @@ class Recovery:
         ) as held:
             if not held:
                 return
+            self.check_storage()
             self.rebuild_if_restarted()
             for job_id in lost:
                 self.take_back(job_id)
@@ -108,6 +109,17 @@ class Recovery:
             for job_id in self.store.unwritten():
                 self.write_end(job_id)
             self.queue.dispatch.step()
+
+    def check_storage(self) -> None:
+        """What is done here reads and writes the storage, and an empty folder in its place would take it all.
+
+        Raises:
+            StorageUnavailable: there are jobs, and this is not the storage in which they were submitted.
+        """
+        if self.store.any_job() and not self.storage.exists(STORAGE_MARK):
+            raise StorageUnavailable(
+                f"{self.settings.storage_url} is no storage of dreamq: is the shared folder mounted here?"
+            )
 
     def take_turn(self, name: str) -> None:
         """As `turn`, where few others watch already: what a large fleet costs Redis must not grow with its square.
@@ -187,7 +199,7 @@ class Recovery:
         A restart may have lost the last second of writes, even with an append-only file.
         """
         run = self.store.server_run()
-        if self.store.rebuilt_for() == run:
+        if self.store.rebuilt_for() == run or not self.storage.exists(STORAGE_MARK):
             return
         started = time.monotonic()
         restored = sum(self.restore(job_id) for job_id in self.storage.names("jobs"))

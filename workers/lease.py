@@ -6,6 +6,7 @@ never renews: a lease says that somebody is there to notice that the computation
 
 import logging
 import os
+import re
 import signal
 import threading
 import time
@@ -21,7 +22,7 @@ from celery.worker import state as celery_state
 from shared.celery_app import celery_app
 from shared.doctor import memory_policy_warning
 from shared.errors import DreamqError, JobNotFound, LeaseLost, QueueUnavailable
-from shared.job import Job
+from shared.job import ID_PATTERN, Job
 from shared.job_store import Claim
 from shared.kinds import KINDS
 from shared.queue import Queue, queue_from_environment
@@ -100,11 +101,12 @@ class LeaseKeeper(threading.Thread):
         """Say that we live, renew what runs, stop what is to stop, give back what died."""
         alive.touch()
         self._oom_kills.append(oom_kills())
-        self.announce()
-        self.cancel_revoked()
+        # First what others take for our life; nothing that goes wrong elsewhere may keep a lease from being renewed.
         self.take_up_new()
         for held in list(self._held.values()):
             self.look_after(held)
+        self.announce()
+        self.cancel_revoked()
 
     def announce(self) -> None:
         """Tell the others that this worker is there."""
@@ -132,7 +134,8 @@ class LeaseKeeper(threading.Thread):
         """A revoke from Flower or Celery's control names a job by its id: it is a cancel, wherever the job is."""
         for job_id in set(celery_state.revoked) - self._revoked:
             try:
-                self.queue.cancel(job_id)
+                if re.fullmatch(ID_PATTERN, job_id):
+                    self.queue.cancel(job_id)
             except JobNotFound:
                 log.info("revoked %s: no job of that id", job_id)
             self._revoked.add(job_id)

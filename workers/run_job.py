@@ -4,6 +4,7 @@ import errno
 import importlib
 import json
 import logging
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -26,8 +27,9 @@ from shared.errors import (
     QueueUnavailable,
     StopRequested,
     StorageFull,
+    StorageUnavailable,
 )
-from shared.job import Failure, Job, JobStatus, new_token
+from shared.job import ID_PATTERN, Failure, Job, JobStatus, new_token
 from shared.job_store import Claim
 from shared.kinds import KINDS
 from shared.kinds.base import JobParams
@@ -40,6 +42,9 @@ from workers.identity import device, this_worker
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+STORAGE_PATIENCE_S = 15.0
+"""So long a worker waits for a storage that is not there, before it leaves the job to others."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,9 @@ def run_job(job_id: str) -> None:
     Raises:
         SystemExit: the process must go (asked to by a signal, or no longer fit for another job).
     """
+    if not re.fullmatch(ID_PATTERN, str(job_id)):
+        log.error("a message with %.100r: no job has such an id", job_id)
+        return
     queue = queue_from_environment()
     worker = this_worker(current_task.request.hostname if current_task else None)
     token = new_token()  # one for all tries: a claim whose reply was lost must be known again
@@ -70,10 +78,7 @@ def run_job(job_id: str) -> None:
         log.info("job %s: not to be had (cancelled meanwhile, or another worker has it)", job_id)
         return
     job = insist(lambda: queue.store.get(job_id))
-    if not queue.storage.exists(artifacts.job_file(job_id)):
-        # Redis took it up after its client had been told that nothing was queued.
-        log.warning("job %s: was not accepted; its record is removed", job_id)
-        insist(lambda: queue.store.forget(job))
+    if not is_to_run(queue, job, claim):
         return
     context = JobContext(queue, job, claim)
     log.info("job %s: %s, attempt %d", job_id, job.kind, claim.attempt)
@@ -106,6 +111,41 @@ def run_job(job_id: str) -> None:
     if current_task and (end.recycle or child.is_worn(KINDS[job.kind], queue.settings)):
         log.info("this process is replaced")
         raise SystemExit(0)
+
+
+def is_to_run(queue: Queue, job: Job, claim: Claim) -> bool:
+    """Whether a claimed job was accepted, and its storage is here. What is not to be run here leaves this worker."""
+    deadline = time.monotonic() + STORAGE_PATIENCE_S
+    while True:
+        try:
+            if queue.storage.exists(artifacts.refusal_file(job.id)):
+                forget_refused(queue, job)
+                return False
+            if queue.storage.exists(artifacts.STORAGE_MARK):
+                return True
+            trouble = (
+                f"{queue.settings.storage_url} is no storage of dreamq: is the shared folder mounted here?"
+            )
+        except StorageUnavailable as error:
+            trouble = error.message
+        if time.monotonic() > deadline:
+            log.error("job %s: goes back to the queue: %s", job.id, trouble)
+            give_back(queue, claim, "storage_unavailable")
+            return False
+        log.warning("job %s: waits for the storage (%s)", job.id, trouble)
+        time.sleep(1)
+
+
+def forget_refused(queue: Queue, job: Job) -> None:
+    """Redis took it up after its client had been told that nothing was queued."""
+    log.warning("job %s: was not accepted; its record is removed", job.id)
+    insist(lambda: queue.store.forget(job))
+    again = artifacts.read_job(queue.storage, job.id)
+    if (
+        again is not None
+    ):  # the client has come again under the same key meanwhile, and was told that it is queued
+        insist(lambda: queue.store.create(again))
+        insist(queue.dispatch.step)
 
 
 def perform(job: Job, context: JobContext) -> End:

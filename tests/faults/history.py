@@ -332,7 +332,8 @@ def nothing_left_in_redis(fleet: Fleet, jobs: dict[str, Job]) -> Iterator[str]:
 def nothing_half_in_storage(fleet: Fleet, jobs: dict[str, Job]) -> Iterator[str]:
     """No file is half under its final name, and none is anybody's but a job's."""
     root = Path(fleet.settings.storage_url)
-    strangers = {path.name for path in (root / "jobs").iterdir()} - set(jobs)
+    refused = {path.parent.name for path in (root / "jobs").glob("*/refused.json")}
+    strangers = {path.name for path in (root / "jobs").iterdir()} - set(jobs) - refused
     yield from (f"a job that nobody submitted is in storage: {name}" for name in sorted(strangers))
     for path in (root / "jobs").rglob("manifest.json"):
         json.loads(path.read_text())
