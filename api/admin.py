@@ -22,7 +22,8 @@ def queue() -> Queue:
 @click.command()
 @click.argument("host")
 @click.option("--undo", is_flag=True, help="Put the host back in service.")
-def drain(host: str, undo: bool) -> None:
+@click.option("--ahead", is_flag=True, help="Also a host on which no worker runs now.")
+def drain(host: str, undo: bool, ahead: bool) -> None:
     """Take HOST out of service: its workers checkpoint what they run, give it back to the queue, and end.
 
     A worker that is started there meanwhile takes no jobs until the host is back in service.
@@ -35,10 +36,16 @@ def drain(host: str, undo: bool) -> None:
             )
         click.echo(f"{host} is back in service")
         return
-    there = [worker for worker in store.workers() if worker["host"] == host]
+    hosts = [worker["host"] for worker in store.workers()]
+    if host not in hosts and not ahead:
+        known = ", ".join(sorted(set(hosts))) or "none"
+        raise RequestInvalid(
+            f"no worker is on a host {host!r}, those with workers: {known}; --ahead drains it all the same"
+        )
     store.drain(host)
     click.echo(
-        f"{host} is drained: {len(there)} workers end within a minute; `dreamq workers` shows those left"
+        f"{host} is being drained: its workers ({hosts.count(host)}) give back their jobs and end within a minute; "
+        "`dreamq workers` shows those left"
     )
 
 

@@ -262,6 +262,15 @@ def described(job: dict[str, Any]) -> list[tuple[str, str]]:
     if progress["total"]:
         step = f"{progress['step']} of {progress['total']}"
         lines.append(("progress", f"{step}  {progress['message']}".rstrip()))
+    if job["attempts"][1:] or status == "queued":
+        lines += [
+            (
+                "attempt",
+                f"{attempt['attempt']}: {attempt['reason']} on {attempt['worker']}, {attempt['ended_at']}",
+            )
+            for attempt in job["attempts"]
+            if attempt["ended_at"]
+        ]
     if job["worker"]:
         lines.append(("worker", f"{job['worker']['name']} ({job['worker']['device']})"))
     if job["error"]:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import mimetypes
+import re
 from pathlib import Path
 from typing import Any
 
@@ -133,8 +134,7 @@ def find_checkpoints(storage: Storage, job_id: str) -> list[CheckpointFile]:
     found = []
     for attempt in storage.names(f"jobs/{job_id}/attempts"):
         for name in storage.names(f"jobs/{job_id}/attempts/{attempt}"):
-            parts = name.removesuffix(".npz").split("-")
-            if name.endswith(".npz") and parts[0] == "checkpoint" and len(parts) == 3:
+            if saved := re.fullmatch(r"checkpoint-([0-9]+)-([0-9a-f]+)\.npz", name):
                 path = f"jobs/{job_id}/attempts/{attempt}/{name}"
-                found.append(CheckpointFile(path=path, sha256=parts[2], step=int(parts[1])))
+                found.append(CheckpointFile(path=path, sha256=saved[2], step=int(saved[1])))
     return sorted(found, key=lambda checkpoint: checkpoint.step, reverse=True)

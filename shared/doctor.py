@@ -105,6 +105,7 @@ def storage(queue: Queue) -> Iterator[Finding]:
     data = os.urandom(_PROBE_BYTES)
     started = time.monotonic()
     try:
+        queue.check_storage()
         queue.storage.write(f"{name}/file", b"older")
         queue.storage.write(f"{name}/file", data)
         whole = queue.storage.read(f"{name}/file") == data and queue.storage.names(name) == ["file"]

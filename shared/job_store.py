@@ -5,6 +5,7 @@ and is refused when another attempt owns the job.
 """
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,8 @@ from redis.retry import Retry
 
 from shared.errors import JobNotFound, LeaseLost, QueueUnavailable, RequestInvalid
 from shared.job import Attempt, Job, JobStatus, Worker
+
+log = logging.getLogger(__name__)
 
 P = "dreamq:"
 _CHUNK = 200
@@ -164,12 +167,12 @@ class JobStore:
         Raises:
             JobNotFound: Redis has none.
         """
-        found = self.get_many([job_id])
+        found = self.get_many([job_id], skip_unreadable=False)
         if not found:
             raise JobNotFound()
         return found[0]
 
-    def get_many(self, job_ids: Sequence[str]) -> list[Job]:
+    def get_many(self, job_ids: Sequence[str], *, skip_unreadable: bool = True) -> list[Job]:
         """The records of those of `job_ids` that Redis has, in that order."""
         if len(job_ids) == 1:
             answers = [self._run("get", job_ids[0])]
@@ -183,7 +186,13 @@ class JobStore:
         for flat, rank in answers:
             if flat:
                 fields = dict(zip(flat[::2], flat[1::2], strict=True))
-                jobs.append(job_from_hash(fields, queue_position=None if rank is None else rank + 1))
+                try:
+                    jobs.append(job_from_hash(fields, queue_position=None if rank is None else rank + 1))
+                except (ValueError, KeyError, TypeError) as error:
+                    if not skip_unreadable:
+                        raise
+                    # One record that another version of dreamq wrote must not hide all others.
+                    log.error("job %s: its record cannot be read: %s", fields.get("id"), error)
         return jobs
 
     def any_job(self) -> bool:
@@ -233,7 +242,7 @@ class JobStore:
         upper, after = "+inf", ""
         if cursor is not None:
             upper, _, after = cursor.partition("-")
-            if not upper.isdigit():
+            if not (upper.isascii() and upper.isdigit()):
                 raise RequestInvalid("cursor: not one that a list call answered", field="cursor")
         start = 0
         while chunk := self.redis.zrevrangebyscore(
@@ -410,10 +419,9 @@ class JobStore:
         parts = ((job_id, *value.split(" ")) for job_id, value in held.items())
         return [Claim(job_id, int(attempt), token, int(pid)) for job_id, attempt, token, pid in parts]
 
-    def drop_claim(self, worker_name: str, job_id: str) -> None:
+    def drop_claim(self, worker_name: str, claim: Claim) -> None:
         """Forget a claim that another attempt has taken over."""
-        with reachable():
-            self.redis.hdel(f"{P}claims:{worker_name}", job_id)
+        self._run("drop", worker_name, claim.job_id, f"{claim.attempt} {claim.token} {claim.pid}")
 
     # Workers
 

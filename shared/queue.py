@@ -120,23 +120,17 @@ class Queue:
         deadline = time.monotonic() + _RESERVED_FOR_S
         while job is None or bound_id != job.id:
             with suppress(JobNotFound):
-                return self._accepted(self.get(bound_id))
+                return self.store.get(bound_id)
+            stored = read_job(self.storage, bound_id)
+            if stored is not None and stored.status.ended:
+                return stored
             if time.monotonic() > deadline:
-                # Whoever bound the key died before it made the job: the same body makes the same job.
-                job = self._job(bound_id, kind, *rest)
+                # Whoever bound the key did not get as far as the record: the same body makes the same job.
+                job = stored or self._job(bound_id, kind, *rest)
                 break
             time.sleep(0.02)
         self.storage.write(key_file(key_hash), f"{bound_id} {body_hash}".encode())
-        job = self._create(job.model_copy(update={"idempotency": f"{key_hash} {body_hash}"}))
-        self.storage.delete(refusal_file(job.id))
-        return job
-
-    def _accepted(self, job: Job) -> Job:
-        """A job that an earlier request under the same key has made; Redis may have it though that was refused."""
-        if not job.status.ended and self.storage.exists(refusal_file(job.id)):
-            job = self._create(job)
-            self.storage.delete(refusal_file(job.id))
-        return job
+        return self._create(job.model_copy(update={"idempotency": f"{key_hash} {body_hash}"}))
 
     def _bound(self, key_hash: str) -> tuple[str, str] | None:
         """The job id and the body that a key was used for, by Redis or, if that has forgotten it, by the storage."""
@@ -233,17 +227,14 @@ class Queue:
 
     def _create(self, job: Job) -> Job:
         """Storage first, so that a Redis which forgets can be told again; then the record; then the message."""
-        if not self._marked:
-            self.storage.write(STORAGE_MARK, b"{}")
-            self._marked = True
+        self._mark_storage()
         write_job(self.storage, job)
         try:
             self.store.create(job)
         except QueueUnavailable:
-            # The client is told that nothing was queued: recovery must not find the job later, and no worker run it.
-            with suppress(DreamqError):
-                self.storage.write(refusal_file(job.id), b"{}")
-                self.storage.delete(job_file(job.id))
+            # Redis may yet take it up. Under a key that is as well: whoever sends the request again gets this job.
+            if not job.idempotency:
+                self._refuse(job)
             raise
         if job.depends_on:
             with suppress(QueueUnavailable):
@@ -255,6 +246,33 @@ class Queue:
         except QueueUnavailable as error:
             log.warning("job %s: accepted, but not dispatched (%s); recovery will", job.id, error)
             return job
+
+    def _refuse(self, job: Job) -> None:
+        """The client is told that nothing was queued: recovery must not find the job, and no worker run it."""
+        with suppress(DreamqError):
+            self.storage.write(refusal_file(job.id), b"{}")
+            self.storage.delete(job_file(job.id))
+
+    def _mark_storage(self) -> None:
+        """Make sure that jobs are put where those before them are.
+
+        Raises:
+            StorageUnavailable: Redis has jobs, and this is not the storage in which they were submitted.
+        """
+        if self._marked:
+            return
+        if not self.storage.exists(STORAGE_MARK):
+            self.check_storage()
+            self.storage.write(STORAGE_MARK, b"{}")
+        self._marked = True
+
+    def check_storage(self) -> None:
+        """Raise StorageUnavailable when Redis has jobs that were submitted in another storage than this."""
+        if self.store.any_job() and not self.storage.exists(STORAGE_MARK):
+            raise StorageUnavailable(
+                f"STORAGE_URL ({self.settings.storage_url}) is not where the jobs of this Redis are: set it as the API "
+                "and the workers have it, and see that the shared folder is mounted"
+            )
 
     def get(self, job_id: str) -> Job:
         """A job, from Redis or, when Redis forgot it, from storage.

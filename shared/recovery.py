@@ -12,17 +12,22 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from typing import TypeVar
 
 from shared.artifacts import STORAGE_MARK, cancel_file, find_checkpoints, read_job, read_manifest
-from shared.errors import DreamqError, JobNotFound, QueueUnavailable, StorageUnavailable
+from shared.errors import DreamqError, JobNotFound, QueueUnavailable
 from shared.job import ID_PATTERN, Job, JobStatus
 from shared.job_store import Claim, hash_from_job
 from shared.queue import Queue
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+R = TypeVar("R")
+
 LONGEST_REPUBLISH_S = 600
 _LOCK_TURNS = 10
+_ATTEMPT = re.compile(r"[0-9]+-")
 _QUOTED_ID = re.compile(rf'"({ID_PATTERN.strip("^$")})"')
 WATCHERS = 5
 """How many processes watch over the leases. Should all of them vanish at once, others follow within seconds."""
@@ -99,27 +104,17 @@ class Recovery:
         ) as held:
             if not held:
                 return
-            self.check_storage()
+            # What is done here reads and writes the storage; an empty folder in its place would take it all.
+            self.queue.check_storage()
             self.rebuild_if_restarted()
             for job_id in lost:
-                self.take_back(job_id)
+                one_job(job_id, self.take_back, job_id)
             self.publish_again()
             for job in self.store.waiting():
-                self.move_on(job)
+                one_job(job.id, self.move_on, job)
             for job_id in self.store.unwritten():
-                self.write_end(job_id)
+                one_job(job_id, self.write_end, job_id)
             self.queue.dispatch.step()
-
-    def check_storage(self) -> None:
-        """What is done here reads and writes the storage, and an empty folder in its place would take it all.
-
-        Raises:
-            StorageUnavailable: there are jobs, and this is not the storage in which they were submitted.
-        """
-        if self.store.any_job() and not self.storage.exists(STORAGE_MARK):
-            raise StorageUnavailable(
-                f"{self.settings.storage_url} is no storage of dreamq: is the shared folder mounted here?"
-            )
 
     def take_turn(self, name: str) -> None:
         """As `turn`, where few others watch already: what a large fleet costs Redis must not grow with its square.
@@ -202,7 +197,7 @@ class Recovery:
         if self.store.rebuilt_for() == run or not self.storage.exists(STORAGE_MARK):
             return
         started = time.monotonic()
-        restored = sum(self.restore(job_id) for job_id in self.storage.names("jobs"))
+        restored = sum(bool(one_job(job_id, self.restore, job_id)) for job_id in self.storage.names("jobs"))
         self.store.set_rebuilt_for(run)
         self.queue.dispatch.forget_workers()
         log.info(
@@ -211,11 +206,7 @@ class Recovery:
 
     def restore(self, job_id: str) -> bool:
         """Bring one job's record up to what the storage knows; whether that changed anything."""
-        try:
-            stored = read_job(self.storage, job_id)
-        except DreamqError as error:
-            log.error("job %s cannot be restored: %s", job_id, error)
-            return False
+        stored = read_job(self.storage, job_id)
         if stored is None:
             return False
         try:
@@ -243,7 +234,9 @@ class Recovery:
             return stored
         checkpoints = find_checkpoints(self.storage, stored.id)
         names = self.storage.names(f"jobs/{stored.id}/attempts")
-        folders = sorted(((int(name.partition("-")[0]), name) for name in names), reverse=True)
+        folders = sorted(
+            ((int(name.partition("-")[0]), name) for name in names if _ATTEMPT.match(name)), reverse=True
+        )
         attempt = max((number for number, _ in folders), default=0)
         job = stored.model_copy(update={"attempt": attempt, "checkpoints": checkpoints[:2]})
         for _, name in folders:
@@ -254,6 +247,22 @@ class Recovery:
             ended = {"status": JobStatus.CANCELLED, "stop": "user", "finished_ms": self.store.now_ms()}
             return job.model_copy(update=ended)
         return job
+
+
+def one_job(job_id: str, step: Callable[[T], R], subject: T) -> R | None:
+    """Do something for one job. What is wrong with it alone (a foreign file, a record of another version) is logged,
+    and must not keep the others from being looked after.
+
+    Raises:
+        QueueUnavailable: that is no matter of one job.
+    """
+    try:
+        return step(subject)
+    except QueueUnavailable:
+        raise
+    except Exception as error:
+        log.error("job %s: recovery failed: %s", job_id, error, exc_info=not isinstance(error, DreamqError))
+        return None
 
 
 def complete_end(queue: Queue, claim: Claim) -> bool:

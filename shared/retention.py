@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from shared.artifacts import cancel_file, find_checkpoints, read_job
-from shared.errors import DreamqError
+from shared.errors import DreamqError, StorageUnavailable
 from shared.job import Job
 from shared.queue import Queue
 
@@ -78,9 +78,17 @@ class Retention:
             chunk = names[start : start + _CHUNK]
             records = {job.id: job for job in self.store.get_many(chunk)}
             for job_id in chunk:
-                job = records.get(job_id) or read_job(self.storage, job_id)
+                job = records.get(job_id) or self.stored(job_id)
                 if job is not None:
                     yield job
+
+    def stored(self, job_id: str) -> Job | None:
+        """A job that Redis does not know, as the storage has it."""
+        try:
+            return read_job(self.storage, job_id)
+        except StorageUnavailable as error:
+            log.error("job %s is left alone: %s", job_id, error)
+            return None
 
     def old_uploads(self, now_ms: int) -> list[str]:
         """Uploads that came, the last time, more than so many days ago."""

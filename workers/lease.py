@@ -148,7 +148,11 @@ class LeaseKeeper(threading.Thread):
                 try:
                     self._held[job_id] = Held(claim, self.store.get(job_id))
                 except JobNotFound:
-                    self.store.drop_claim(self.worker.name, job_id)  # its record was removed
+                    self.store.drop_claim(self.worker.name, claim)  # its record was removed
+                except (
+                    ValueError
+                ) as error:  # written by another version of dreamq; the other claims are to be kept
+                    log.error("job %s: its record cannot be read: %s", job_id, error)
         for job_id in list(self._held):
             if job_id not in claims and not self._child_alive(self._held[job_id].claim.pid):
                 del self._held[job_id]
@@ -183,7 +187,7 @@ class LeaseKeeper(threading.Thread):
 
     def lease_lost(self, held: Held) -> None:
         """Another attempt owns the job, or Redis forgot it: our child sees that at its next report."""
-        self.store.drop_claim(self.worker.name, held.claim.job_id)
+        self.store.drop_claim(self.worker.name, held.claim)
         if held.claim.job_id in {request.id for request in celery_state.active_requests}:
             self._hurry(held, "lease lost")
         else:

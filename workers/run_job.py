@@ -29,7 +29,7 @@ from shared.errors import (
     StorageFull,
     StorageUnavailable,
 )
-from shared.job import ID_PATTERN, Failure, Job, JobStatus, new_token
+from shared.job import ID_PATTERN, Failure, Job, JobStatus, Worker, new_token
 from shared.job_store import Claim
 from shared.kinds import KINDS
 from shared.kinds.base import JobParams
@@ -77,9 +77,22 @@ def run_job(job_id: str) -> None:
     if claim is None:
         log.info("job %s: not to be had (cancelled meanwhile, or another worker has it)", job_id)
         return
-    job = insist(lambda: queue.store.get(job_id))
+    try:
+        run_claimed(queue, claim, worker)
+    except Exception as error:
+        # Whatever it was: a job that nobody works on must not look as if it ran, until it is taken for hung.
+        log.exception("job %s: could not be run", job_id)
+        give_back(queue, claim, "internal", loss=True)
+        if current_task:
+            raise SystemExit(0) from error
+
+
+def run_claimed(queue: Queue, claim: Claim, worker: Worker) -> None:
+    """Run a job that is ours. Raises SystemExit as `run_job`."""
+    job = insist(lambda: queue.store.get(claim.job_id))
     if not is_to_run(queue, job, claim):
         return
+    job_id = job.id
     context = JobContext(queue, job, claim)
     log.info("job %s: %s, attempt %d", job_id, job.kind, claim.attempt)
     try:

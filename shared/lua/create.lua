@@ -3,7 +3,7 @@
 local id, kind, status, created_ms, labels = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
 if redis.call('EXISTS', job_key(id)) == 1 then return 0 end
 
-redis.call('HSET', job_key(id), unpack(ARGV, 6 + labels))
+set_fields(id, 6 + labels)
 redis.call('ZADD', P .. 'jobs', created_ms, id)
 redis.call('ZADD', P .. 'jobs:kind:' .. kind, created_ms, id)
 for i = 6, 5 + labels do redis.call('ZADD', P .. 'jobs:label:' .. ARGV[i], created_ms, id) end

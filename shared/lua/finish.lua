@@ -6,7 +6,7 @@ if not owns(id, attempt, token) then
 end
 
 local now = now_ms()
-if #ARGV > 4 then redis.call('HSET', job_key(id), unpack(ARGV, 5)) end
+set_fields(id, 5)
 redis.call('HSET', job_key(id), 'ended_by', attempt .. ' ' .. token)
 end_attempt(id, status, now)
 finish(id, status, now)

@@ -26,6 +26,13 @@ local function emit(id, type, data)
   redis.call('XADD', events_key(id), 'MAXLEN', '~', EVENTS_KEPT, '*', 'type', type, 'data', data)
 end
 
+-- Set a record's fields from ARGV[first] on: in parts, since Lua's stack holds no more than 8000 values.
+local function set_fields(id, first)
+  for i = first, #ARGV, 1000 do
+    redis.call('HSET', job_key(id), unpack(ARGV, i, math.min(i + 999, #ARGV)))
+  end
+end
+
 -- Data is built as text: Lua's JSON encoder would turn an empty list into an object.
 local function emit_status(id)
   local fields = redis.call('HMGET', job_key(id), 'status', 'attempt', 'stop', 'error')

@@ -4,7 +4,7 @@ local id, attempt, token, type = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 if not owns(id, attempt, token) then return false end
 
 local key = job_key(id)
-if #ARGV > 5 then redis.call('HSET', key, unpack(ARGV, 6)) end
+set_fields(id, 6)
 for i = 6, #ARGV, 2 do
   -- A new checkpoint: the job gets on, whatever it lost before.
   if ARGV[i] == 'checkpoints' then redis.call('HSET', key, 'losses', 0) end

@@ -17,9 +17,14 @@ def dreamq(settings):
 def test_a_host_is_drained_and_put_back(dreamq, queue):
     queue.store.announce("w@h1", {"name": "w@h1", "host": "h1", "queues": []}, ttl_ms=60_000)
 
+    mistyped = dreamq("admin", "drain", "h11")
+    assert (mistyped.exit_code, queue.store.drained_hosts()) == (2, [])
+    assert "those with workers: h1" in mistyped.output
     drained = dreamq("admin", "drain", "h1")
     assert (drained.exit_code, queue.store.drained_hosts()) == (0, ["h1"])
-    assert "1 workers end" in drained.output
+    assert "its workers (1)" in drained.output
+    assert dreamq("admin", "drain", "h2", "--ahead").exit_code == 0
+    assert dreamq("admin", "drain", "--undo", "h2").exit_code == 0
 
     back = dreamq("admin", "drain", "--undo", "h1")
     assert (back.exit_code, queue.store.drained_hosts()) == (0, [])

@@ -7,6 +7,7 @@ import pytest
 
 from shared.errors import StorageFull
 from shared.job import JobStatus
+from shared.storage import Storage
 from tests.faults.steps import chain
 from workers.run_job import run_job
 
@@ -38,6 +39,22 @@ def test_a_message_of_an_unknown_or_cancelled_job_does_nothing(queue):
     run_job("0" * 26)
 
     assert queue.get(job.id).attempt == 0
+
+
+def test_a_claim_that_comes_to_nothing_is_given_back(queue, monkeypatch):
+    job = queue.submit("steps", {"steps": 2})
+
+    def broken(*_):
+        raise RuntimeError("what nobody foresaw, between the claim and the task")
+
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(Storage, "exists", broken)
+        run_job(job.id)
+    given_back = queue.get(job.id)
+    run_job(job.id)
+
+    assert (given_back.status, given_back.losses) == (JobStatus.QUEUED, 1)
+    assert queue.get(job.id).status is JobStatus.SUCCEEDED
 
 
 def test_the_end_is_in_the_manifest_the_record_and_the_storage(queue, run):
