@@ -109,7 +109,8 @@ class VaeTraining(Training):
             )
         elif self.step >= self.total and len(means) > means.shape[1]:
             used = used_dimensions(means)
-            if used <= means.shape[1] // 2:
+            # Some are left over in every generous latent vector; a plane with one direction, or a quarter, is too few.
+            if used <= max(means.shape[1] // 4, min(means.shape[1] - 1, 1)):
                 self.warn_once(
                     "dimensions_collapsed",
                     f"Of the {means.shape[1]} latent dimensions {used} are used: along the others the pictures "
