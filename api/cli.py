@@ -61,7 +61,9 @@ def advised(error: ApiError) -> str:
         "kind_not_found": "`dreamq kinds` shows the kinds there are",
         "idempotency_conflict": "choose another --idempotency-key",
     }.get(error.code)
-    return f"{error.message.rstrip('.')}: {advice}" if advice else error.message
+    message = f"{error.message.rstrip('.')}: {advice}" if advice else error.message
+    field = (error.field or "").partition(".")[0]
+    return message if field in message else f"{field}: {message}"
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -164,6 +166,8 @@ def submit_job(client: Client, kind: str, given: dict[str, Any]) -> None:
         idempotency_key=given["idempotency_key"],
     )
     quiet = given["as_json"]
+    if not quiet:
+        warn_of_no_worker(client)
     if given["watch"] or given["wait"]:
         if not quiet:
             click.echo(job["id"])
@@ -179,6 +183,14 @@ def submit_job(client: Client, kind: str, given: dict[str, Any]) -> None:
     else:
         click.echo(job["id"])
         click.echo(f"watch it: dreamq watch {job['id']}", err=True)
+
+
+def warn_of_no_worker(client: Client) -> None:
+    """Say when a job that was just submitted waits for somebody to start a worker."""
+    found = client.workers()
+    if not any(worker.get("state", "ready") in ("ready", "starting") for worker in found):
+        why = "those there are take none (dreamq workers)" if found else "start one: python -m workers"
+        click.echo(f"no worker takes jobs now, so this one waits: {why}", err=True)
 
 
 def pair_of(text: str) -> tuple[str, str]:

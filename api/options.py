@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, cast
 import click
 from pydantic import ValidationError
 
-from shared.kinds.base import JobParams
+from shared.kinds.base import JOB_ID_PATTERN, JobParams
 
 Schema = dict[str, Any]
 
@@ -130,7 +130,10 @@ def values_of(params: type[JobParams], given: Mapping[str, Any]) -> dict[str, An
     except ValidationError as error:
         first = error.errors()[0]
         named = [f"--{str(part).replace('_', '-')}" for part in first["loc"][:1]]
-        raise click.BadParameter(first["msg"].removeprefix("Value error, "), param_hint=named) from error
+        message = first["msg"].removeprefix("Value error, ")
+        if first.get("ctx", {}).get("pattern") == JOB_ID_PATTERN:
+            message = f"{first['input']!r:.80} is not the id of a job: `dreamq list` shows the jobs there are"
+        raise click.BadParameter(message, param_hint=named) from error
     return found
 
 

@@ -29,6 +29,7 @@ def working(queue):
     from workers.run_job import run_job
 
     over = threading.Event()
+    queue.store.announce("here@h", {"name": "here@h", "host": "h", "queues": ["steps"]}, ttl_ms=60_000)
 
     def work():
         while not over.wait(0.05):
@@ -51,6 +52,7 @@ def one_line(result):
 
 def test_submit_prints_the_id_and_where_to_look(dreamq, queue):
     result = dreamq("submit", "steps", "--steps", 3, "--label", "who=me", "--priority", "high")
+    assert "no worker takes jobs now" in result.stderr
 
     job = queue.get(result.stdout.strip())
     assert result.exit_code == 0
@@ -106,6 +108,15 @@ def test_ctrl_c_leaves_the_job_running_and_says_so(dreamq, queue, monkeypatch):
     assert result.exit_code == 130
     assert f"the job goes on: dreamq watch {job_id}" in result.stderr
     assert queue.get(job_id).stop is None
+
+
+def test_a_broken_picture_is_told_by_the_parameter_that_named_it(dreamq, tmp_path):
+    (tmp_path / "broken.jpg").write_text("no picture")
+
+    result = dreamq("submit", "steps", "--image", tmp_path / "broken.jpg")
+
+    assert result.exit_code == 2
+    assert one_line(result).startswith("Error: image: ")
 
 
 def test_status_shows_a_job(dreamq, run_queued):
@@ -223,6 +234,7 @@ def test_the_json_of_a_job_is_the_apis(dreamq, run_queued, client, tmp_path):
         ("submit nothing", 2, "nothing"),
         ("list --cursor x", 2, "cursor"),
         ("--url http://127.0.0.1:9 list", 3, "make serve"),
+        ("submit lstm_sample --model-job nonsense", 2, "'nonsense' is not the id of a job: `dreamq list`"),
         ("--url 127.0.0.1:9 list", 3, "no dreamq server answers at http://127.0.0.1:9"),
     ],
 )
