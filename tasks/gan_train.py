@@ -27,6 +27,7 @@ from tasks.networks.gan import (
     generate,
     noisy_targets,
 )
+from tasks.optimizers import LocalAdam
 from tasks.picture_grids import animation, picture_grid
 from tasks.training import State, Training, stateless_normal, stateless_uniform
 
@@ -240,10 +241,8 @@ class CompiledGan:
         self.seed = params.seed or 0
         self.kept = keras.models.clone_model(generator)
         self.kept.set_weights(generator.get_weights())
-        self.generator_optimizer = keras.optimizers.Adam(params.generator_learning_rate, beta_1=params.beta_1)
-        self.discriminator_optimizer = keras.optimizers.Adam(
-            params.discriminator_learning_rate, beta_1=params.beta_1
-        )
+        self.generator_optimizer = LocalAdam(params.generator_learning_rate, beta_1=params.beta_1)
+        self.discriminator_optimizer = LocalAdam(params.discriminator_learning_rate, beta_1=params.beta_1)
         self.generator_optimizer.build(generator.trainable_variables)
         self.discriminator_optimizer.build(discriminator.trainable_variables)
         uint8_pictures = tf.TensorSpec((None, *discriminator.input_shape[1:]), tf.uint8)

@@ -23,6 +23,7 @@ from tasks.networks.vae import (
     reconstruction_loss,
     sample_latent,
 )
+from tasks.optimizers import LocalAdam
 from tasks.picture_grids import picture_grid
 from tasks.scatter import scatter
 from tasks.training import Training, refuse_diverged, stateless_normal
@@ -188,7 +189,7 @@ class CompiledVae:
         self.vae, self.params = vae, params
         self.encoder = vae.get_layer("encoder")
         self.logits = decoder_logits(vae.get_layer("decoder"))
-        self.optimizer = keras.optimizers.Adam(params.learning_rate)
+        self.optimizer = LocalAdam(params.learning_rate)
         self.optimizer.build(vae.trainable_variables)
         picture_shape = vae.input_shape[1:]
         uint8_pictures = tf.TensorSpec((None, *picture_shape), tf.uint8)
