@@ -40,4 +40,4 @@ def test_a_training_that_has_ended_leaves_no_graph_behind():
     for _ in range(2):
         descend(LocalAdam(0.1))
 
-    assert graphs() == before
+    assert graphs() <= before
