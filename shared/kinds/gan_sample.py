@@ -37,7 +37,7 @@ class GanSampleParams(JobParams):
     steps: int = Field(8, ge=2, le=256)
     """`interpolate`: pictures from each one to the next, both included."""
     truncation: float | None = Field(None, gt=0, le=10)
-    """Numbers farther from 0 than this are drawn anew: below 1 the pictures are more alike, and often better."""
+    """Numbers farther from 0 than this are drawn anew: below 1 the pictures are more alike."""
 
     def check(self, inputs: Inputs) -> None:
         """Refuse what the mode lacks or would pass over, and what does not fit the model."""
