@@ -23,7 +23,7 @@ os.environ["EXTRA_KINDS"] = "tests.faults.steps"
 
 import psutil
 
-from shared.errors import DreamqError
+from shared.errors import DreamqError, QueueUnavailable
 from shared.queue import Queue
 from tests.faults.fleet import LEASE_S, Fleet, Worker
 from tests.faults.history import History, Told, broken_promises
@@ -46,6 +46,8 @@ class Client(threading.Thread):
         self.random = random.Random(seed)
         self.stopping = threading.Event()
         self.made = 0
+        self.unanswered: dict[str, dict[str, Any]] = {}
+        """Submits under a key that were refused: whether they made a job is only settled by sending them again."""
 
     def run(self) -> None:
         """Submit until told to stop."""
@@ -61,14 +63,29 @@ class Client(threading.Thread):
         params, upstream = self.params(), self.upstream()
         key = f"key {self.made}" if self.random.random() < 0.3 else None
         priority = self.random.choice(["low", "normal", "normal", "high"])
+        request = {"params": params, "priority": priority, "depends_on": upstream, "idempotency_key": key}
         for _ in range(self.random.choice([1, 2]) if key else 1):
-            try:
-                job = self.queue.submit(
-                    "steps", params, priority=priority, depends_on=upstream, idempotency_key=key
-                )
-                self.history.accepted(job, key)
-            except DreamqError as error:
-                self.history.note("refused", code=error.code, key=key)
+            self.send(request)
+        self.send_again()
+
+    def send(self, request: dict[str, Any]) -> None:
+        """One submit, and what was answered."""
+        key = request["idempotency_key"]
+        try:
+            self.history.accepted(self.queue.submit("steps", **request), key)
+            self.unanswered.pop(key, None)
+        except QueueUnavailable as error:
+            self.history.note("refused", code=error.code, key=key)
+            if key:
+                self.unanswered[key] = request
+        except DreamqError as error:
+            self.history.note("refused", code=error.code, key=key)
+            self.unanswered.pop(key, None)
+
+    def send_again(self) -> None:
+        """What has not been answered yet."""
+        for request in list(self.unanswered.values()):
+            self.send(request)
 
     def params(self) -> dict[str, Any]:
         """Most jobs do well, some fail, and few kill what runs them."""
@@ -321,6 +338,9 @@ def run(folder: Path, *, minutes: float, seed: int) -> Told:
             finally:
                 client.stopping.set()
                 client.join()
+                until(
+                    lambda: client.send_again() or not client.unanswered, what="answers to all keyed submits"
+                )
             with suppress(AssertionError):  # what has not ended by then is told below
                 until(lambda: at_rest(fleet, history), within_s=SETTLE_S)
             watcher.stopping.set()
