@@ -22,9 +22,8 @@ from api.watch import watch_job
 from shared.errors import DreamqError
 from shared.settings import Settings
 
-_BRIEF = 120  # characters
-
 EXIT_FAILED, EXIT_REFUSED, EXIT_UNAVAILABLE = 1, 2, 3
+_BRIEF = 120  # characters
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 

@@ -128,7 +128,7 @@ class Queue:
                 # Whoever bound the key did not get as far as the record: the same body makes the same job.
                 job = stored or self._job(bound_id, kind, *rest)
                 break
-            time.sleep(0.02)
+            time.sleep(0.1)
         self.storage.write(key_file(key_hash), f"{bound_id} {body_hash}".encode())
         return self._create(job.model_copy(update={"idempotency": f"{key_hash} {body_hash}"}))
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from shared.artifacts import STORAGE_MARK, cancel_file, find_checkpoints, read_job, read_manifest
-from shared.errors import DreamqError, JobNotFound, QueueUnavailable
+from shared.errors import DreamqError, JobNotFound, QueueUnavailable, StorageUnavailable
 from shared.job import ID_PATTERN, Job, JobStatus
 from shared.job_store import Claim, hash_from_job
 from shared.queue import Queue
@@ -32,6 +32,10 @@ _QUOTED_ID = re.compile(rf'"({ID_PATTERN.strip("^$")})"')
 WATCHERS = 5
 """How many processes watch over the leases. Should all of them vanish at once, others follow within seconds."""
 _WATCH_TURNS = 3
+
+
+class StorageAway(StorageUnavailable):
+    """The storage went away while the records were compared with it; the next turn begins anew."""
 
 
 class Leases:
@@ -197,12 +201,29 @@ class Recovery:
         if self.store.rebuilt_for() == run or not self.storage.exists(STORAGE_MARK):
             return
         started = time.monotonic()
-        restored = sum(bool(one_job(job_id, self.restore, job_id)) for job_id in self.storage.names("jobs"))
+        restored = sum(
+            bool(one_job(job_id, self.restore_again, job_id)) for job_id in self.storage.names("jobs")
+        )
         self.store.set_rebuilt_for(run)
         self.queue.dispatch.forget_workers()
         log.info(
             "records compared with the storage: %d restored in %.1f s", restored, time.monotonic() - started
         )
+
+    def restore_again(self, job_id: str) -> bool:
+        """As `restore`; a job that cannot be read is only passed over where the storage itself is sound.
+
+        Raises:
+            StorageAway: it is not, and nobody may take the records for compared.
+        """
+        try:
+            return self.restore(job_id)
+        except StorageUnavailable:
+            try:
+                self.storage.check()
+            except DreamqError as error:
+                raise StorageAway from error
+            return self.restore(job_id)
 
     def restore(self, job_id: str) -> bool:
         """Bring one job's record up to what the storage knows; whether that changed anything."""
@@ -254,11 +275,11 @@ def one_job(job_id: str, step: Callable[[T], R], subject: T) -> R | None:
     and must not keep the others from being looked after.
 
     Raises:
-        QueueUnavailable: that is no matter of one job.
+        QueueUnavailable, StorageAway: that is no matter of one job.
     """
     try:
         return step(subject)
-    except QueueUnavailable:
+    except (QueueUnavailable, StorageAway):
         raise
     except Exception as error:
         log.error("job %s: recovery failed: %s", job_id, error, exc_info=not isinstance(error, DreamqError))

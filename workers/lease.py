@@ -149,9 +149,8 @@ class LeaseKeeper(threading.Thread):
                     self._held[job_id] = Held(claim, self.store.get(job_id))
                 except JobNotFound:
                     self.store.drop_claim(self.worker.name, claim)  # its record was removed
-                except (
-                    ValueError
-                ) as error:  # written by another version of dreamq; the other claims are to be kept
+                except ValueError as error:
+                    # Written by another version of dreamq, it must not cost the other claims their leases.
                     log.error("job %s: its record cannot be read: %s", job_id, error)
         for job_id in list(self._held):
             if job_id not in claims and not self._child_alive(self._held[job_id].claim.pid):

@@ -153,12 +153,6 @@ def forget_refused(queue: Queue, job: Job) -> None:
     """Redis took it up after its client had been told that nothing was queued."""
     log.warning("job %s: was not accepted; its record is removed", job.id)
     insist(lambda: queue.store.forget(job))
-    again = artifacts.read_job(queue.storage, job.id)
-    if (
-        again is not None
-    ):  # the client has come again under the same key meanwhile, and was told that it is queued
-        insist(lambda: queue.store.create(again))
-        insist(queue.dispatch.step)
 
 
 def perform(job: Job, context: JobContext) -> End:

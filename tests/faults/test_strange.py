@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from shared.errors import QueueUnavailable
+from shared.errors import QueueUnavailable, StorageUnavailable
 from shared.job import JobStatus
 from shared.queue import Queue
 from shared.recovery import Recovery
+from shared.storage import Storage
 from tests.faults.fleet import Fleet
 from tests.workers.processes import until
 
@@ -112,6 +113,23 @@ def test_an_emptied_redis_is_not_rebuilt_from_a_folder_that_is_not_mounted(
     Recovery(queue).turn()
 
     assert queue.store.get(job.id).status is JobStatus.QUEUED
+
+
+def test_a_rebuild_during_which_the_storage_goes_away_is_begun_anew(queue: Queue, monkeypatch):
+    jobs = [queue.submit("steps", {"steps": 1}) for _ in range(2)]
+    queue.store.redis.flushall()
+
+    def away(*_):
+        raise StorageUnavailable()
+
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(Storage, "read", away)
+        meanwhile.setattr(Storage, "write", away)
+        with pytest.raises(StorageUnavailable):
+            Recovery(queue).turn()
+    Recovery(queue).turn()
+
+    assert {queue.store.get(job.id).status for job in jobs} == {JobStatus.QUEUED}
 
 
 def test_a_submit_under_a_key_that_redis_took_up_after_the_refusal_is_one_job_that_runs(new_fleet):
