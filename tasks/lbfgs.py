@@ -27,13 +27,14 @@ def lbfgs(
     start: np.ndarray,
     *,
     iterations: int,
-    corrections: int = 10,
+    corrections: int = 20,
     on_iteration: Callable[[], None] = lambda: None,
 ) -> Stop:
     """Minimise from `start` (n,) for at most so many iterations; whatever a callback raises passes through.
 
-    `corrections` pairs of steps and gradient changes model the curvature. On pictures 20 of them come no further
-    than 10, and take SciPy twice the time, which is much beside a small network.
+    `corrections` pairs of steps and gradient changes model the curvature. On pictures 20 of them get no further than 10
+    in the first hundred iterations, but save a fifth of the evaluations to the loss of 300 (cat in the style of a
+    dahlia, 96x64 px, VGG16: 230 instead of 283).
 
     SciPy compares the loss with absolute tolerances, so that it takes a small loss for a converged one: the
     loss is given to it as a share of its first value, and both tolerances are zero. It then ends before its

@@ -21,13 +21,13 @@ COARSER_ITERATIONS = 2
 """A coarser scale gets so many times the iterations of the next finer one; each costs a quarter."""
 WHOLE_BYTES = 4 * 2**30
 """What a gradient may need in one piece (bytes); a picture that needs more is worked on in tiles."""
-CORRECTIONS = (5, 10)
+CORRECTIONS = (5, 20)
 """The fewest and the most pairs of steps that L-BFGS remembers; the most for all but very large pictures."""
 OPTIMISER_BYTES = 2**30
 """What the memory of L-BFGS may take (bytes) before it remembers fewer pairs."""
-MEMORY_ITERATIONS = (5, 30)
+MEMORY_ITERATIONS = (5, 60)
 """The fewest and the most iterations after which L-BFGS starts its memory anew; the most for all but large pictures."""
-TRACE_BYTES = 2**28
+TRACE_BYTES = 2**27
 """What the gradients since then may take (bytes); they go into each checkpoint."""
 PICTURE_BYTES_PER_PIXEL = 60 * 3 * 4
 """Content, masks and the optimiser's vectors beside its memory, as so many (height, width, 3) float32."""
@@ -64,14 +64,14 @@ class StyleDefaults:
     """What a network takes where a job leaves it open, and what makes the same weights look alike with each."""
 
     content_layer: str
-    style_layers: tuple[str, ...]
+    style_layers: Mapping[str, float]
     content_factor: float = 1.0
     style_factor: Mapping[str, float] = field(default_factory=lambda: {"book": 1.0, "gatys": 1.0})
 
 
 _VGG = StyleDefaults(
     content_layer="block5_conv2",
-    style_layers=tuple(f"block{block}_conv1" for block in range(1, 6)),
+    style_layers={f"block{block}_conv1": 1.0 for block in range(1, 6)},
     # With the book's weights alone the photo is gone once the loss is as low as an unbroken run of L-BFGS gets it
     # (the cat becomes a dahlia); the book's restarts never came there.
     content_factor=50.0,
@@ -81,8 +81,10 @@ STYLE_DEFAULTS: Mapping[str, StyleDefaults] = {
     "vgg16": _VGG,
     "squeezenet": StyleDefaults(
         content_layer="fire5",
-        style_layers=("conv1", "fire2", "fire4", "fire6"),
-        content_factor=16.0,  # as above: with 1.6 the cat is all petals, with 8 it has lost an eye in the dark
+        # All alike, the lower two decide, and little but colours is taken: the cat loses an eye in the dark, and has
+        # no petals.
+        style_layers={"conv1": 0.3, "fire2": 0.3, "fire4": 3.0, "fire6": 3.0},
+        content_factor=8.0,  # as above: with 1.6 the cat is all petals
         style_factor={"book": 3000.0, "gatys": 2500.0},
     ),
 }
@@ -118,10 +120,10 @@ class StyleTransferParams(JobParams):
     content_layer: str = Field(default_factory=_own(lambda own: own.content_layer), validate_default=True)
     """The layer whose activations say what is in a picture. Left out: the network's own."""
     style_layers: dict[str, Weight] = Field(
-        default_factory=_own(lambda own: dict.fromkeys(own.style_layers, 1.0)), validate_default=True
+        default_factory=_own(lambda own: dict(own.style_layers)), validate_default=True
     )
     """How much each layer's Gram matrix counts, as `{"block1_conv1": 1}` or `block1_conv1=1,block2_conv1=0.5`, in any
-    order. Left out: the network's own, all alike."""
+    order. Left out: the network's own."""
     content_weight: Weight = 0.025
     """How much the content counts."""
     style_weight: Weight = 1.0

@@ -106,7 +106,7 @@ def bytes_of(queue, job: Job, name: str = "result.png") -> bytes:
 def test_a_photo_takes_on_the_colours_of_the_style_and_stays_recognisable(
     paint, result, history, chelsea, flower
 ):
-    job = paint(scales=2, iterations=12)
+    job = paint(scales=2, iterations=30)
 
     painted = result(job).astype(float)
     photo = resize(decode(chelsea, max_pixels=10**7), painted.shape[:2])
