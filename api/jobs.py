@@ -11,10 +11,9 @@ from api.schemas import JobAnswer, JobsAnswer, ListQuery, Nothing, SubmitRequest
 from api.strict_json import read_json, read_query
 from shared.errors import RequestInvalid
 from shared.kinds import KINDS
+from shared.validation import IDEMPOTENCY_KEY_PATTERN
 
 bp = Blueprint("jobs", __name__)
-
-_IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,253}[\x21-\x7e])?")
 
 
 @bp.post("/v1/jobs")
@@ -45,7 +44,7 @@ def submit() -> ResponseReturnValue:
 def idempotency_key() -> str | None:
     """The header of this name, if it was sent."""
     key = request.headers.get("Idempotency-Key")
-    if key is not None and not _IDEMPOTENCY_KEY.fullmatch(key):
+    if key is not None and not re.fullmatch(IDEMPOTENCY_KEY_PATTERN, key):
         raise RequestInvalid("Idempotency-Key: 1 to 255 printable ASCII characters", field="Idempotency-Key")
     return key
 

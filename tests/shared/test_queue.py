@@ -1,5 +1,7 @@
 """The door for Python code and for the API."""
 
+import itertools
+import re
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,14 +11,17 @@ import pytest
 
 from shared.errors import (
     ArtifactNotFound,
+    DreamqError,
     IdempotencyConflict,
     InvalidInput,
     JobNotFound,
     KindNotFound,
     QueueUnavailable,
+    RequestInvalid,
     UploadTooLarge,
 )
 from shared.job import JobStatus, new_job_id
+from shared.kinds import KINDS
 from shared.queue import Queue, submit, upload
 from tests.faults.steps import StepsParams, chain
 
@@ -52,6 +57,84 @@ def test_what_can_be_known_at_submit_is_refused_at_submit_by_its_field(queue, pa
     assert caught.value.field == field
     assert queue.jobs() == ([], None)
     assert queue.storage.names("jobs") == []
+
+
+@pytest.mark.parametrize(
+    ("given", "field"),
+    [({"priority": "urgent"}, "priority"), ({"priority": None}, "priority"), ({"priority": ["low"]}, "priority"),
+     ({"labels": ["a"]}, "labels"), ({"labels": {"a": 1}}, "labels.a"), ({"labels": {1: "a"}}, "labels.1"),
+     ({"labels": {"a=b": "x"}}, "labels.a=b"), ({"labels": {"a": "\ud800"}}, "labels.a"),
+     ({"depends_on": "abc"}, "depends_on"), ({"depends_on": [None]}, "depends_on.0"), ({"depends_on": 7}, "depends_on"),
+     ({"depends_on": ["../../etc"]}, "depends_on.0"), ({"idempotency_key": ""}, "idempotency_key"),
+     ({"idempotency_key": 7}, "idempotency_key"), ({"idempotency_key": "x" * 256}, "idempotency_key")],
+)  # fmt: skip
+def test_what_python_says_of_a_job_is_checked_as_a_request_is_and_refused_by_field(
+    settings, queue, given, field
+):
+    with pytest.raises(RequestInvalid) as caught:
+        submit(StepsParams(steps=1), **given)
+
+    assert (caught.value.code, caught.value.field) == ("invalid_request", field)
+    assert queue.jobs() == ([], None)
+
+
+@pytest.mark.parametrize("params", [None, 7, ["steps"], {"steps": 1}, "steps"])
+def test_what_is_no_kinds_parameters_is_refused_as_such(settings, params):
+    with pytest.raises(InvalidInput) as caught:
+        submit(params)
+
+    assert caught.value.field == "params"
+
+
+@pytest.mark.parametrize("params", [None, 7, ["steps"], {1: 2}])
+def test_parameters_without_names_are_refused_as_such(queue, params):
+    with pytest.raises(InvalidInput) as caught:
+        queue.submit("steps", params)
+
+    assert caught.value.field == "params"
+
+
+ODD = (
+    None,
+    True,
+    -1,
+    1.5,
+    1e9,
+    float("nan"),
+    "",
+    "x",
+    [],
+    {},
+    [1, "a"],
+    {"a": 1},
+    [{}],
+    b"x",
+    "\ud800",
+    10**30,
+)
+
+
+def test_every_refusal_of_a_parameter_speaks_our_words(queue):
+    """Whatever stands in any parameter of any kind: no message is pydantic's own."""
+    refusals = []
+    for kind, params in KINDS.items():
+        # Those that are required stand there too, so that none of them is the trouble.
+        required = {field: "0" * 64 for field, of in params.model_fields.items() if of.is_required()}
+        for name, odd in itertools.product(params.model_fields, ODD):
+            try:
+                queue.submit(kind, {**required, name: odd})
+            except DreamqError as error:
+                refusals.append(error)
+
+    theirs = re.compile(r"Input|should|valid |pattern|default_factory|parse|Literal")
+    assert [error.message for error in refusals if theirs.search(error.message) or not error.field] == []
+
+
+def test_a_wrong_network_is_told_and_not_that_the_defaults_made_of_it_are_missing(queue):
+    with pytest.raises(
+        InvalidInput, match=r"^network: must be 'inception_v3', .* or 'squeezenet' \(given: 'x'\)$"
+    ):
+        queue.submit("deepdream", {"image": "0" * 64, "network": "x"})
 
 
 def test_an_unknown_kind_is_refused_with_the_kinds_there_are(queue):
