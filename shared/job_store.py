@@ -566,6 +566,12 @@ class JobStore:
         entries = answer[0][1] if answer else []
         return [Event(entry_id, fields["type"], json.loads(fields["data"])) for entry_id, fields in entries]
 
+    def last_event_id(self, job_id: str) -> str | None:
+        """The id of the newest event; None when none is kept."""
+        with reachable():
+            newest = self.redis.xrevrange(f"{P}events:{job_id}", count=1)
+        return str(newest[0][0]) if newest else None
+
     # What recovery needs
 
     @contextmanager

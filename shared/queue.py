@@ -331,15 +331,21 @@ class Queue:
 
         Whatever of it fails here is done by recovery.
         """
+        ended = [job]  # a chain of them may be longer than Python's stack is deep
+        while ended:
+            job = ended.pop()
+            try:
+                write_job(self.storage, job)
+                self.store.written(job.id)
+                for waiting in self.store.dependents(job.id):
+                    if waiting.status == JobStatus.WAITING and self.store.settle(waiting) == JobStatus.FAILED:
+                        ended.append(self.store.get(waiting.id))
+            except DreamqError as error:
+                log.warning("job %s has %s; what follows is left to recovery (%s)", job.id, job.status, error)
         try:
-            write_job(self.storage, job)
-            self.store.written(job.id)
-            for waiting in self.store.dependents(job.id):
-                if waiting.status == JobStatus.WAITING and self.store.settle(waiting) == JobStatus.FAILED:
-                    self.settle_end(self.store.get(waiting.id))
             self.dispatch.step()
         except DreamqError as error:
-            log.warning("job %s has %s; what follows is left to recovery (%s)", job.id, job.status, error)
+            log.warning("the next jobs are left to recovery to publish (%s)", error)
 
     def events(self, job_id: str, *, after: str = "0", block_s: float = 15) -> Iterator[Event | None]:
         """What happens to a job, from the event after `after` on; None whenever nothing came for `block_s`.
@@ -359,8 +365,9 @@ class Queue:
                 after = event.id
             if not events:
                 if job.status.ended:
-                    if after == "0":
-                        yield Event("0-1", "status", ended_status(job))
+                    if after != self._listener.last_event_id(job.id):
+                        # The events are gone, a day after the end, or `after` was none of them: the end is told still.
+                        yield Event(f"{job.finished_ms or 0}-1", "status", ended_status(job))
                     return
                 yield None
 

@@ -1,5 +1,6 @@
 """The door for Python code and for the API."""
 
+import inspect
 import itertools
 import re
 import sys
@@ -8,10 +9,10 @@ from pathlib import Path
 from subprocess import run as run_process
 
 import pytest
+from pydantic import ValidationError
 
 from shared.errors import (
     ArtifactNotFound,
-    DreamqError,
     IdempotencyConflict,
     InvalidInput,
     JobNotFound,
@@ -22,7 +23,7 @@ from shared.errors import (
 )
 from shared.job import JobStatus, new_job_id
 from shared.kinds import KINDS
-from shared.queue import Queue, submit, upload
+from shared.queue import Queue, invalid_input, submit, upload
 from tests.faults.steps import StepsParams, chain
 
 
@@ -114,17 +115,17 @@ ODD = (
 )
 
 
-def test_every_refusal_of_a_parameter_speaks_our_words(queue):
+def test_every_refusal_of_a_parameter_speaks_our_words():
     """Whatever stands in any parameter of any kind: no message is pydantic's own."""
     refusals = []
-    for kind, params in KINDS.items():
+    for params in KINDS.values():
         # Those that are required stand there too, so that none of them is the trouble.
         required = {field: "0" * 64 for field, of in params.model_fields.items() if of.is_required()}
         for name, odd in itertools.product(params.model_fields, ODD):
             try:
-                queue.submit(kind, {**required, name: odd})
-            except DreamqError as error:
-                refusals.append(error)
+                params.model_validate({**required, name: odd})
+            except ValidationError as error:
+                refusals.append(invalid_input(error, params.model_fields))
 
     theirs = re.compile(r"Input|should|valid |pattern|default_factory|parse|Literal")
     assert [error.message for error in refusals if theirs.search(error.message) or not error.field] == []
@@ -252,6 +253,20 @@ def test_events_tell_the_whole_story_and_end_with_the_job(queue, run):
     assert list(queue.events(job.id, after=events[-1].id)) == []
 
 
+@pytest.mark.parametrize("lost", [True, False])
+def test_a_client_that_comes_back_late_is_still_told_the_end(queue, run, lost):
+    """A day after the end (EVENTS_KEPT_AFTER_END_S) Redis has no events of the job; or the id was never one of them."""
+    job = run("steps", steps=2)
+    events = [event for event in queue.events(job.id) if event]
+    if lost:
+        queue.store.redis.delete(f"dreamq:events:{job.id}")
+
+    after = events[1].id if lost else "9999999999999-0"
+    (end,) = queue.events(job.id, after=after)
+
+    assert (end.type, end.data) == ("status", events[-1].data)
+
+
 def test_events_of_a_job_that_waits_say_now_and_then_that_nothing_came(queue):
     job = queue.submit("steps", {})
     events = queue.events(job.id, block_s=0.05)
@@ -337,6 +352,28 @@ def test_a_failure_goes_down_a_chain_of_dependents_at_once(queue):
 
     codes = [queue.get(job.id).error.code for job in (first, second, third)]
     assert codes == ["internal", "upstream_failed", "upstream_failed"]
+    assert queue.store.unwritten() == []
+
+
+def test_a_cancel_goes_down_a_chain_that_is_longer_than_pythons_stack_is_deep(queue):
+    first = job = queue.submit("steps", {})
+    chained = [job.id]
+    for _ in range(400):
+        # Made as a submit makes them, but for the files, which take most of its time.
+        below = {"id": new_job_id(), "status": JobStatus.WAITING, "depends_on": [job.id]}
+        job = job.model_copy(update=below)
+        queue.store.create(job)
+        chained.append(job.id)
+
+    usual = sys.getrecursionlimit()
+    sys.setrecursionlimit(len(inspect.stack()) + 300)  # the usual 1,000 would only take longer
+    try:
+        queue.cancel(first.id)
+    finally:
+        sys.setrecursionlimit(usual)
+
+    codes = [found.error.code for found in queue.store.get_many(chained[1:]) if found.error]
+    assert codes == ["upstream_failed"] * len(chained[1:])
     assert queue.store.unwritten() == []
 
 
