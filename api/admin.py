@@ -1,6 +1,7 @@
 """`dreamq admin drain`, `prune` and `doctor`: straight to Redis and storage, with the server's settings."""
 
 import json
+import re
 from dataclasses import asdict
 
 import click
@@ -36,6 +37,8 @@ def drain(host: str, undo: bool, ahead: bool) -> None:
             )
         click.echo(f"{host} is back in service")
         return
+    if not re.fullmatch(r"\S+", host):
+        raise RequestInvalid(f"{host!r} is no host's name: `dreamq workers` shows those with workers")
     hosts = [worker["host"] for worker in store.workers()]
     if host not in hosts and not ahead:
         known = ", ".join(sorted(set(hosts))) or "none"

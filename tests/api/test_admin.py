@@ -31,6 +31,14 @@ def test_a_host_is_drained_and_put_back(dreamq, queue):
     assert dreamq("admin", "drain", "--undo", "h1").exit_code == 2
 
 
+@pytest.mark.parametrize("host", ["", " ", "h 1", "h1\n"])
+def test_what_no_host_can_be_called_is_not_drained_even_ahead(dreamq, queue, host):
+    refused = dreamq("admin", "drain", host, "--ahead")
+
+    assert (refused.exit_code, queue.store.drained_hosts()) == (2, [])
+    assert "is no host's name" in refused.output
+
+
 def test_prune_says_what_it_removed(dreamq, queue, run):
     job = run("steps", steps=1)
     queue.store.redis.hset(f"dreamq:job:{job.id}", "finished_ms", 1)
