@@ -156,9 +156,22 @@ class Storage:
             return opened
 
     def exists(self, path: str) -> bool:
-        """Whether there is a file of this name."""
+        """Whether there is a file of this name.
+
+        Raises:
+            StorageUnavailable: that cannot be known now. (fsspec's own `exists` says no to any error.)
+        """
+        try:
+            self._info(path)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def _info(self, path: str) -> dict[str, Any]:
+        """What the file system says of a file or folder; FileNotFoundError when there is none."""
         with self._told_apart():
-            return bool(self.fs.exists(self.full(path)))
+            found: dict[str, Any] = self.fs.info(self.full(path))
+            return found
 
     def names(self, folder: str) -> list[str]:
         """The names in a folder, sorted; none when there is no such folder."""
@@ -194,10 +207,9 @@ class Storage:
         Only for files that never change under their name (uploads, artifacts, checkpoints).
         """
         if self.local:
-            found = Path(self.full(path))
-            if not found.is_file():
+            if self._info(path)["type"] != "file":
                 raise FileNotFoundError(path)
-            return found
+            return Path(self.full(path))
         copy = self.cache / hashlib.sha256(f"{self.url}\n{path}".encode()).hexdigest()
         if not copy.exists():
             self.cache.mkdir(parents=True, exist_ok=True, mode=0o700)
