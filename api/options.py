@@ -221,6 +221,9 @@ def uploadable(text: str, shape: Schema) -> LocalFile | str:
         return text
     if path.is_file():
         return LocalFile(path)
+    if path.is_dir():
+        packed = "" if shape.get("media", "").startswith(("image/", "text/")) else ", such as a zip of it"
+        raise ValueError(f"{text!r} is a folder: name a file{packed}")
     instead = f", and nothing built in of that name: there are {', '.join(built_in)}" if built_in else ""
     raise ValueError(f"there is no file {text!r}{instead}")
 

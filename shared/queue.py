@@ -31,7 +31,7 @@ from shared.errors import (
 from shared.inputs import SubmitInputs
 from shared.job import Artifact, Job, JobStatus, Priority, ids_in, new_job_id
 from shared.job_store import Event, JobStore, connect
-from shared.kinds import KINDS
+from shared.kinds import KINDS, no_such_kind
 from shared.kinds.base import JobParams
 from shared.placement import SMALLEST, class_for, queue_for
 from shared.settings import Settings
@@ -75,10 +75,12 @@ class Queue:
 
         Raises:
             UploadTooLarge: it is larger than `limit_bytes` (default: the setting MAX_UPLOAD_MB).
-            InvalidInput: it is empty.
+            InvalidInput: it is empty, or a folder.
         """
         limit = self.settings.max_upload_bytes if limit_bytes is None else limit_bytes
         if isinstance(source, Path):
+            if source.is_dir():
+                raise InvalidInput(f"{source} is a folder: name a file, such as a zip of it", field="file")
             with source.open("rb") as opened:
                 return self.storage.store_upload(opened, limit_bytes=limit)
         stream = BytesIO(source) if isinstance(source, bytes) else source
@@ -186,7 +188,7 @@ class Queue:
     ) -> tuple[JobParams, int]:
         """The parameters, valid in themselves and together with what they name, and the memory they need."""
         if not isinstance(kind, str) or kind not in KINDS:
-            raise KindNotFound(f"there is no kind {kind!r}; there are {', '.join(KINDS)}", field="kind")
+            raise KindNotFound(no_such_kind(kind), field="kind")
         if isinstance(params, JobParams):
             if not isinstance(params, KINDS[kind]):
                 raise InvalidInput(f"these are no parameters of {kind}", field="params")

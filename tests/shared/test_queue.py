@@ -221,6 +221,21 @@ def test_without_redis_a_submit_fails_soon_and_leaves_nothing(settings, tmp_path
     assert away.storage.names("jobs") == []
 
 
+def test_a_redis_that_is_not_there_is_told_with_the_setting_that_says_where_it_is(settings, monkeypatch):
+    away = Queue.from_settings(settings.model_copy(update={"redis_url": "unix:///nowhere"}), impatient=True)
+    with pytest.raises(QueueUnavailable, match="where REDIS_URL says that it is"):
+        away.store.now_ms()
+
+    monkeypatch.delenv("REDIS_URL")
+    with pytest.raises(QueueUnavailable, match=r"REDIS_URL is not set: set it .*`make serve`"):
+        away.store.now_ms()
+
+
+def test_a_folder_is_no_upload(queue, tmp_path):
+    with pytest.raises(InvalidInput, match="is a folder"):
+        queue.upload(tmp_path)
+
+
 def test_a_job_that_redis_forgot_is_read_from_storage(queue, run):
     job = run("steps", steps=2, seed=1)
     queue.store.redis.flushall()
