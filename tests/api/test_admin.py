@@ -44,11 +44,12 @@ def test_prune_says_what_it_removed(dreamq, queue, run):
     queue.store.redis.hset(f"dreamq:job:{job.id}", "finished_ms", 1)
 
     assert (
-        "1 jobs and 0 uploads would be removed" in dreamq("admin", "prune", "--days", "1", "--dry-run").output
+        "1 jobs, 0 uploads and 0 leftovers would be removed"
+        in dreamq("admin", "prune", "--days", "1", "--dry-run").output
     )
     pruned = dreamq("admin", "prune", "--days", "1", "--json")
 
-    assert json.loads(pruned.output) == {"checkpoints": [], "jobs": [job.id], "uploads": []}
+    assert json.loads(pruned.output) == {"checkpoints": [], "jobs": [job.id], "uploads": [], "leftovers": []}
 
 
 def test_prune_wants_to_know_how_old_and_takes_it_from_the_setting(dreamq, monkeypatch):
