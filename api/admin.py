@@ -1,6 +1,7 @@
 """`dreamq admin drain`, `prune` and `doctor`: straight to Redis and storage, with the server's settings."""
 
 import json
+import re
 from dataclasses import asdict
 
 import click
@@ -36,6 +37,8 @@ def drain(host: str, undo: bool, ahead: bool) -> None:
             )
         click.echo(f"{host} is back in service")
         return
+    if not re.fullmatch(r"\S+", host):
+        raise RequestInvalid(f"{host!r} is no host's name: `dreamq workers` shows those with workers")
     hosts = [worker["host"] for worker in store.workers()]
     if host not in hosts and not ahead:
         known = ", ".join(sorted(set(hosts))) or "none"
@@ -56,7 +59,8 @@ def drain(host: str, undo: bool, ahead: bool) -> None:
 @click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 def prune(days: int | None, dry_run: bool, as_json: bool) -> None:
-    """Remove old jobs: checkpoints first, then the jobs, then uploads that no job names.
+    """Remove old jobs: checkpoints first, then the jobs, then uploads that no job names, and what writers that were
+    killed have left.
 
     Nothing of a job that has not ended is touched, nor what such a job names: its model, its pictures.
     """
@@ -70,7 +74,8 @@ def prune(days: int | None, dry_run: bool, as_json: bool) -> None:
         return
     done = "would be removed" if dry_run else "removed"
     click.echo(
-        f"{len(pruned.checkpoints)} checkpoints, {len(pruned.jobs)} jobs and {len(pruned.uploads)} uploads {done}"
+        f"{len(pruned.checkpoints)} checkpoints, {len(pruned.jobs)} jobs, {len(pruned.uploads)} uploads and "
+        f"{len(pruned.leftovers)} leftovers {done}"
     )
 
 

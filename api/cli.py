@@ -7,6 +7,7 @@ Exit codes: 0 done; 1 the job failed or was cancelled; 2 the command or the job'
 import json
 import os
 from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -96,11 +97,43 @@ class SubmitCommands(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command of one kind."""
-        from shared.kinds import KINDS
+        from shared.kinds import KINDS, no_such_kind
 
         if cmd_name not in KINDS:
-            ctx.fail(f"there is no kind {cmd_name!r}; there are {', '.join(KINDS)}")
+            ctx.fail(no_such_kind(cmd_name))
         return submit_command(cmd_name)
+
+
+class SubmitCommand(click.Command):
+    """A kind's command: it takes options only, and a word beside them was mostly meant for the one before it."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the options."""
+        typed = list(args)
+        ctx.allow_extra_args = True
+        super().parse_args(ctx, args)
+        if ctx.args:
+            ctx.fail(self._advice(ctx.args[0], typed))
+        return ctx.args
+
+    def _advice(self, stray: str, typed: list[str]) -> str:
+        """What to say of a word that belongs to no option."""
+        flags = {
+            flag: option.multiple
+            for option in self.params
+            if isinstance(option, click.Option)
+            for flag in option.opts
+        }
+        before = typed[: typed.index(stray)] if stray in typed else []
+        places = [place for place, word in enumerate(before) if word.partition("=")[0] in flags]
+        if places:
+            flag, _, value = before[places[-1]].partition("=")
+            if flags[flag]:
+                first = value or before[places[-1] + 1]
+                return (
+                    f"{stray!r} belongs to no option; repeat it for each value: {flag} {first} {flag} {stray}"
+                )
+        return f"{stray!r} belongs to no option: a kind's parameters are all options, listed by --help"
 
 
 @main.group(cls=SubmitCommands, subcommand_metavar="KIND [OPTIONS]")
@@ -119,7 +152,7 @@ def submit_command(kind: str) -> click.Command:
         submit_job(client, kind, given)
 
     help_text = (params.__doc__ or "").strip()
-    return click.Command(
+    return SubmitCommand(
         kind, callback=run, params=[*options.options_of(params), *job_options()], help=help_text
     )
 
@@ -187,7 +220,9 @@ def submit_job(client: Client, kind: str, given: dict[str, Any]) -> None:
 def warn_of_no_worker(client: Client) -> None:
     """Say when a job that was just submitted waits for somebody to start a worker."""
     found = client.workers()
-    if not any(worker.get("state", "ready") in ("ready", "starting") for worker in found):
+    if not any(
+        worker.get("state", "ready") in ("ready", "starting") and not worker.get("lost") for worker in found
+    ):
         why = "those there are take none (dreamq workers)" if found else "start one: python -m workers"
         click.echo(f"no worker takes jobs now, so this one waits: {why}", err=True)
 
@@ -324,6 +359,11 @@ def list_jobs(client: Client, /, as_json: bool, **filters: Any) -> None:
         for job in page["jobs"]
     ]
     print_table(("job", "kind", "status", "progress", "created (UTC)", "labels"), rows)
+    if not rows:
+        chosen = any(filters[name] for name in ("status", "kind", "label", "cursor"))
+        click.echo(
+            "no job fits" if chosen else "there are no jobs yet: dreamq submit KIND makes one", err=True
+        )
     if page["next_cursor"]:
         click.echo(f"more: dreamq list --cursor {page['next_cursor']}", err=True)
 
@@ -397,7 +437,9 @@ def kinds(client: Client, kind: str | None, as_json: bool) -> None:
     """List the kinds of job that the server knows."""
     found = [known for known in client.kinds() if kind in (None, known["kind"])]
     if kind and not found:
-        raise ApiError(404, "kind_not_found", f"there is no kind {kind!r}")
+        meant = get_close_matches(kind, [known["kind"] for known in client.kinds()], n=1)
+        guess = f" (did you mean {meant[0]}?)" if meant else ""
+        raise ApiError(404, "kind_not_found", f"there is no kind {kind!r}{guess}")
     if as_json:
         print_json(found[0] if kind else found)
         return
@@ -426,7 +468,7 @@ def workers(client: Client, as_json: bool) -> None:
             worker["name"],
             worker.get("host", ""),
             worker.get("device", ""),
-            ", ".join(worker.get("jobs", [])) or activity(worker),
+            activity(worker),
         )
         for worker in found
     ]
@@ -436,9 +478,11 @@ def workers(client: Client, as_json: bool) -> None:
 
 
 def activity(worker: dict[str, Any]) -> str:
-    """What a worker without a job does: `idle`, or why it takes none (`drained`, `quarantined`, ...)."""
-    state = str(worker.get("state", "ready"))
-    return "idle" if state == "ready" else state
+    """What a worker runs; else `idle`, or why it takes nothing (`drained`, `quarantined`, ...), or that it is lost."""
+    state, jobs = str(worker.get("state", "ready")), ", ".join(worker.get("jobs", []))
+    if worker.get("lost"):
+        return f"lost: silent since {minute(worker['heard_at'])}" + (f", with {jobs}" if jobs else "")
+    return jobs or ("idle" if state == "ready" else state)
 
 
 def print_table(columns: tuple[str, ...], rows: Iterable[Iterable[Any]]) -> None:

@@ -10,11 +10,10 @@ from api.openapi import describes
 from api.schemas import JobAnswer, JobsAnswer, ListQuery, Nothing, SubmitRequest
 from api.strict_json import read_json, read_query
 from shared.errors import RequestInvalid
-from shared.kinds import KINDS
+from shared.kinds import KINDS, no_such_kind
+from shared.validation import IDEMPOTENCY_KEY_PATTERN
 
 bp = Blueprint("jobs", __name__)
-
-_IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,253}[\x21-\x7e])?")
 
 
 @bp.post("/v1/jobs")
@@ -45,7 +44,7 @@ def submit() -> ResponseReturnValue:
 def idempotency_key() -> str | None:
     """The header of this name, if it was sent."""
     key = request.headers.get("Idempotency-Key")
-    if key is not None and not _IDEMPOTENCY_KEY.fullmatch(key):
+    if key is not None and not re.fullmatch(IDEMPOTENCY_KEY_PATTERN, key):
         raise RequestInvalid("Idempotency-Key: 1 to 255 printable ASCII characters", field="Idempotency-Key")
     return key
 
@@ -56,9 +55,7 @@ def index() -> ResponseReturnValue:
     """List jobs, newest first."""
     query = read_query(ListQuery)
     if query.kind is not None and query.kind not in KINDS:
-        raise RequestInvalid(
-            f"kind: there is no kind {query.kind!r:.100}; there are {', '.join(KINDS)}", field="kind"
-        )
+        raise RequestInvalid(f"kind: {no_such_kind(query.kind)}", field="kind")
     jobs, next_cursor = queue().jobs(
         status=query.status, kind=query.kind, label=query.label, limit=query.limit, cursor=query.cursor
     )

@@ -9,7 +9,7 @@ from flask.typing import ResponseReturnValue
 from api.openapi import describes
 from api.schemas import KindAnswer, KindsAnswer
 from shared.errors import KindNotFound
-from shared.kinds import KINDS
+from shared.kinds import KINDS, no_such_kind
 
 bp = Blueprint("kinds", __name__)
 
@@ -26,7 +26,7 @@ def index() -> ResponseReturnValue:
 def show(kind: str) -> ResponseReturnValue:
     """Show a kind of job."""
     if kind not in KINDS:
-        raise KindNotFound(f"there is no kind {kind!r:.100}; there are {', '.join(KINDS)}")
+        raise KindNotFound(no_such_kind(kind))
     return jsonify(view(kind))
 
 

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple, cast
 import click
 from pydantic import ValidationError
 
-from shared.kinds.base import JOB_ID_PATTERN, JobParams
+from shared.kinds.base import JobParams
+from shared.validation import first_finding
 
 Schema = dict[str, Any]
 
@@ -128,11 +129,11 @@ def values_of(params: type[JobParams], given: Mapping[str, Any]) -> dict[str, An
     try:
         params.model_validate(with_files(found, lambda file: "0" * 64))
     except ValidationError as error:
-        first = error.errors()[0]
-        named = [f"--{str(part).replace('_', '-')}" for part in first["loc"][:1]]
-        message = first["msg"].removeprefix("Value error, ")
-        if first.get("ctx", {}).get("pattern") == JOB_ID_PATTERN:
-            message = f"{first['input']!r:.80} is not the id of a job: `dreamq list` shows the jobs there are"
+        first = first_finding(error)
+        named = [f"--{first.field.partition('.')[0].replace('_', '-')}"] if first.field else None
+        message = first.message
+        if message == "not the id of a job":
+            message = f"{first.input!r:.80} is not the id of a job: `dreamq list` shows the jobs there are"
         raise click.BadParameter(message, param_hint=named) from error
     return found
 
@@ -220,6 +221,9 @@ def uploadable(text: str, shape: Schema) -> LocalFile | str:
         return text
     if path.is_file():
         return LocalFile(path)
+    if path.is_dir():
+        packed = "" if shape.get("media", "").startswith(("image/", "text/")) else ", such as a zip of it"
+        raise ValueError(f"{text!r} is a folder: name a file{packed}")
     instead = f", and nothing built in of that name: there are {', '.join(built_in)}" if built_in else ""
     raise ValueError(f"there is no file {text!r}{instead}")
 

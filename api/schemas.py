@@ -4,11 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from shared.job import ID_PATTERN, JobStatus, Priority
-
-JobId = Annotated[str, Field(pattern=ID_PATTERN)]
-LabelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
-LabelValue = Annotated[str, Field(max_length=255)]
+from shared.job import JobStatus, Priority
+from shared.validation import CURSOR_PATTERN, SHA256_PATTERN, DependsOn, JobId, Labels
 
 
 class Schema(BaseModel):
@@ -29,9 +26,9 @@ class SubmitRequest(Schema):
     """The kind's parameters; pictures and other files are named by their upload's id."""
     priority: Priority = "normal"
     """Whether others wait for it, or it for others; waiting jobs of low priority move up with time."""
-    depends_on: Annotated[list[JobId], Field(max_length=100)] = []
+    depends_on: DependsOn = []
     """Jobs that must have succeeded before this one runs."""
-    labels: Annotated[dict[LabelName, LabelValue], Field(max_length=32)] = {}
+    labels: Labels = {}
     """Names and values of your own, to find the job by."""
 
 
@@ -50,7 +47,7 @@ class ListQuery(Schema):
     """Jobs with this label only: `name`, or `name=value`."""
     limit: Annotated[int, Field(ge=1, le=500)] = 50
     """How many at most."""
-    cursor: Annotated[str, Field(pattern=r"^\d{1,16}-[0-9a-z]{26}$")] | None = None
+    cursor: Annotated[str, Field(pattern=CURSOR_PATTERN)] | None = None
     """Where an earlier answer ended: its `next_cursor`."""
 
 
@@ -60,7 +57,7 @@ class ListQuery(Schema):
 class UploadAnswer(Schema):
     """A stored file."""
 
-    id: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    id: Annotated[str, Field(pattern=SHA256_PATTERN)]
     """The sha256 of its bytes: parameters name the file by it."""
     bytes: int
     media_type: str

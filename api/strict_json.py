@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMediaType
 
 from shared.errors import RequestInvalid
+from shared.validation import request_invalid
 
 MAX_JSON_BYTES = 2**20
 
@@ -133,12 +134,4 @@ def parse(model: type[Model], value: dict[str, Any]) -> Model:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        field = ".".join(str(part) for part in first["loc"] if part != "[key]")
-        known = ", ".join(model.model_fields)
-        messages = {
-            "extra_forbidden": f"there is no field {field!r} here; there are {known}",
-            "missing": f"{field} is required",
-        }
-        message = messages.get(first["type"]) or f"{field}: {first['msg'].removeprefix('Value error, ')}"
-        raise RequestInvalid(message, field=field) from error
+        raise request_invalid(error, model.model_fields) from error

@@ -44,7 +44,7 @@ def line_of(event: JobEvent) -> str:
     """An event in words; '' for what need not be said."""
     match event.type:
         case "status":
-            return "" if event.data.get("status") in ENDED else str(event.data.get("status", ""))
+            return "" if event.data.get("status") in ENDED else standing(event.data)
         case "progress":
             of_total = f" of {event.data['total']}" if event.data["total"] else ""
             return f"step {event.data['step']}{of_total}  {told(event.data)}".rstrip()
@@ -53,6 +53,28 @@ def line_of(event: JobEvent) -> str:
         case "text":
             return str(event.data.get("text", "")).rstrip("\n")
     return ""
+
+
+_WHY = {
+    "worker_lost": "its worker was lost",
+    "shutdown": "its worker shut down",
+    "stalled": "it made no step for too long",
+    "out_of_memory": "the system killed its process for want of memory",
+    "device_failed": "its device failed",
+    "storage_unavailable": "its worker could not reach the storage",
+}
+
+
+def standing(status: dict[str, Any]) -> str:
+    """A job's status in words; one that was running and is not any more with why, and what becomes of it."""
+    word, reason = str(status.get("status", "")), status.get("reason")
+    if word == "running" and status.get("attempt", 1) > 1:
+        return f"running (attempt {status['attempt']})"
+    if word != "queued" or not reason:
+        return word
+    step = status.get("goes_on_from_step")
+    then = "begins anew" if step is None else f"goes on from its checkpoint of step {step}"
+    return f"queued again: {_WHY.get(reason, reason)}; it {then}"
 
 
 def is_last_step(progress: dict[str, Any]) -> bool:
@@ -83,6 +105,8 @@ def watch_bar(client: Client, job_id: str, console: Console) -> None:
         for event in client.events(job_id):
             if event.type == "status":
                 progress.update(bar, status=event.data.get("status", ""))
+                if event.data.get("reason"):
+                    console.print(standing(event.data), markup=False)
             elif event.type == "progress":
                 total = event.data["total"] or None
                 progress.update(bar, completed=event.data["step"], total=total, told=told(event.data))

@@ -146,7 +146,7 @@ def weights(queue: Queue) -> Iterator[Finding]:
 def workers(queue: Queue) -> Iterator[Finding]:
     """Who takes jobs, who does not, and queues that nobody serves."""
     known = queue.store.workers()
-    ready = [worker for worker in known if worker.get("state", "ready") == "ready"]
+    ready = [worker for worker in known if worker.get("state", "ready") == "ready" and not worker["lost"]]
     served = {name for worker in ready for name in worker["queues"]}
     if ready:
         yield Finding(

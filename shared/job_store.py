@@ -6,6 +6,7 @@ and is refused when another attempt owns the job.
 
 import json
 import logging
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ from redis.exceptions import TimeoutError as silent
 from redis.retry import Retry
 
 from shared.errors import JobNotFound, LeaseLost, QueueUnavailable, RequestInvalid
-from shared.job import Attempt, Job, JobStatus, Worker
+from shared.job import Attempt, Job, JobStatus, Worker, iso
 
 log = logging.getLogger(__name__)
 
@@ -132,9 +133,14 @@ def reachable() -> Iterator[None]:
     except DataError:
         raise
     except RedisError as error:
-        raise QueueUnavailable(
-            f"Redis, where REDIS_URL says that it is, cannot be reached ({error}); try again in a few seconds"
-        ) from error
+        if os.environ.get("REDIS_URL"):
+            where = "Redis, where REDIS_URL says that it is, cannot be reached"
+        else:
+            where = (
+                "no Redis where it is looked for while REDIS_URL is not set: set it as the server has it (`make serve` "
+                "prints it), or start a Redis"
+            )
+        raise QueueUnavailable(f"{where} ({error}); try again in a few seconds") from error
 
 
 class JobStore:
@@ -440,9 +446,12 @@ class JobStore:
             self.redis.zrem(f"{P}workers", name)
 
     def workers(self) -> list[dict[str, Any]]:
-        """The workers heard of lately; each as it announced itself, with the jobs it holds."""
+        """The workers heard of lately; each as it announced itself, with the jobs it holds, when it was last heard
+        (`heard_at`), and whether it has been silent for longer than a lease (`lost`)."""
+        now_ms = self.now_ms()
         with reachable():
-            names: Sequence[str] = self.redis.zrange(f"{P}workers", 0, -1)
+            heard: dict[str, float] = dict(self.redis.zrange(f"{P}workers", 0, -1, withscores=True))
+            names = list(heard)
             pipe = self.redis.pipeline(transaction=False)
             for name in names:
                 pipe.get(f"{P}worker:{name}")
@@ -452,9 +461,17 @@ class JobStore:
                 if info is None:
                     self.redis.zrem(f"{P}workers", name)
         return [
-            {**json.loads(info), "jobs": jobs}
-            for info, jobs in zip(answers[::2], answers[1::2], strict=True)
-            if info is not None
+            {
+                **told,
+                "jobs": jobs,
+                "heard_at": iso(at_ms),
+                "lost": now_ms - at_ms > told.get("lease_ms", now_ms),
+            }
+            for told, jobs, at_ms in (
+                (json.loads(info), jobs, int(heard[name]))
+                for name, info, jobs in zip(names, answers[::2], answers[1::2], strict=True)
+                if info is not None
+            )
         ]
 
     def drain(self, host: str) -> None:
@@ -565,6 +582,12 @@ class JobStore:
             answer = self.redis.xread({f"{P}events:{job_id}": after}, count=500, block=block_ms)
         entries = answer[0][1] if answer else []
         return [Event(entry_id, fields["type"], json.loads(fields["data"])) for entry_id, fields in entries]
+
+    def last_event_id(self, job_id: str) -> str | None:
+        """The id of the newest event; None when none is kept."""
+        with reachable():
+            newest = self.redis.xrevrange(f"{P}events:{job_id}", count=1)
+        return str(newest[0][0]) if newest else None
 
     # What recovery needs
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from shared.errors import RequestInvalid
-from shared.kinds import KINDS
+from shared.kinds import KINDS, no_such_kind
 
 GIB = 2**30
 CLASSES = {"small": 7 * GIB, "16g": 14 * GIB, "24g": 22 * GIB, "48g": 44 * GIB, "80g": 76 * GIB}
@@ -51,7 +51,7 @@ def checked_queues(wanted: str | None) -> str | None:
     """
     for name in wanted.split(",") if wanted else ():
         if name.strip() not in all_queues():
-            raise RequestInvalid(f"there is no kind {name.strip()!r}; there are {', '.join(KINDS)}")
+            raise RequestInvalid(no_such_kind(name.strip()))
     return wanted
 
 

@@ -31,11 +31,12 @@ from shared.errors import (
 from shared.inputs import SubmitInputs
 from shared.job import Artifact, Job, JobStatus, Priority, ids_in, new_job_id
 from shared.job_store import Event, JobStore, connect
-from shared.kinds import KINDS
-from shared.kinds.base import JOB_ID_PATTERN, JobParams
+from shared.kinds import KINDS, no_such_kind
+from shared.kinds.base import JobParams
 from shared.placement import SMALLEST, class_for, queue_for
 from shared.settings import Settings
 from shared.storage import Storage, Upload
+from shared.validation import Wishes, first_finding
 
 log = logging.getLogger(__name__)
 
@@ -74,10 +75,12 @@ class Queue:
 
         Raises:
             UploadTooLarge: it is larger than `limit_bytes` (default: the setting MAX_UPLOAD_MB).
-            InvalidInput: it is empty.
+            InvalidInput: it is empty, or a folder.
         """
         limit = self.settings.max_upload_bytes if limit_bytes is None else limit_bytes
         if isinstance(source, Path):
+            if source.is_dir():
+                raise InvalidInput(f"{source} is a folder: name a file, such as a zip of it", field="file")
             with source.open("rb") as opened:
                 return self.storage.store_upload(opened, limit_bytes=limit)
         stream = BytesIO(source) if isinstance(source, bytes) else source
@@ -97,22 +100,31 @@ class Queue:
 
         Raises:
             KindNotFound, InvalidInput (naming the field), UploadNotFound: the job cannot be run as it is.
+            RequestInvalid (naming the field): the priority, a label, an id to depend on or the key is none.
             IdempotencyConflict: the key was used with another body.
             QueueUnavailable, StorageUnavailable, StorageFull: nothing was queued; try again.
         """
-        if idempotency_key is not None:
-            body = [kind, dict(params), priority, list(depends_on), dict(labels or {})]
-            return self._submit_once(idempotency_key, body, kind, params, priority, depends_on, labels)
-        return self._create(self._job(new_job_id(), kind, params, priority, depends_on, labels))
+        wishes = Wishes.checked(
+            priority=priority,
+            depends_on=depends_on,
+            labels={} if labels is None else labels,
+            idempotency_key=idempotency_key,
+        )
+        if not isinstance(params, JobParams):
+            params = _named_values(params)
+        if wishes.idempotency_key is None:
+            return self._create(self._job(new_job_id(), kind, params, wishes))
+        return self._submit_once(wishes.idempotency_key, kind, params, wishes)
 
-    def _submit_once(self, key: str, body: list[Any], kind: str, *rest: Any) -> Job:
+    def _submit_once(self, key: str, kind: str, params: JobParams | Mapping[str, Any], wishes: Wishes) -> Job:
         """Submit under an idempotency key: of many equal requests, however parallel, one makes the job."""
+        body = [kind, dict(params), wishes.priority, wishes.depends_on, wishes.labels]
         key_hash = hashlib.sha256(key.encode()).hexdigest()
         body_hash = hashlib.sha256(json.dumps(body, sort_keys=True, default=str).encode()).hexdigest()
         job, bound = None, self._bound(key_hash)
         if bound is None:
             # Checked before the key is bound, so that a refused request leaves the key free for a corrected one.
-            job = self._job(new_job_id(), kind, *rest)
+            job = self._job(new_job_id(), kind, params, wishes)
             bound = self.store.reserve(key_hash, job.id, body_hash)
         bound_id, bound_body = bound
         if bound_body != body_hash:
@@ -126,7 +138,7 @@ class Queue:
                 return stored
             if time.monotonic() > deadline:
                 # Whoever bound the key did not get as far as the record: the same body makes the same job.
-                job = stored or self._job(bound_id, kind, *rest)
+                job = stored or self._job(bound_id, kind, params, wishes)
                 break
             time.sleep(0.1)
         self.storage.write(key_file(key_hash), f"{bound_id} {body_hash}".encode())
@@ -141,16 +153,9 @@ class Queue:
                 return self.store.reserve(key_hash, job_id, body_hash)
         return bound
 
-    def _job(
-        self,
-        job_id: str,
-        kind: str,
-        params: JobParams | Mapping[str, Any],
-        priority: Priority,
-        depends_on: Sequence[str],
-        labels: Mapping[str, str] | None,
-    ) -> Job:
+    def _job(self, job_id: str, kind: str, params: JobParams | Mapping[str, Any], wishes: Wishes) -> Job:
         """The record of a new job, its parameters checked."""
+        depends_on = wishes.depends_on
         checked, forecast = self._checked(kind, params, depends_on)
         if checked.seed is None:
             # Drawn from the id, which is random, so that one id always means one job.
@@ -164,12 +169,12 @@ class Queue:
             id=job_id,
             kind=kind,
             params=checked.model_dump(mode="json"),
-            priority=priority,
-            labels=dict(labels or {}),
+            priority=wishes.priority,
+            labels=wishes.labels,
             depends_on=[job.id for job in upstream],
             queue=queue_for(kind, forecast, self._workers_for(forecast)),
             created_ms=now,
-            score=now + BEHIND_MS[priority],
+            score=now + BEHIND_MS[wishes.priority],
             forecast_bytes=forecast,
             status=JobStatus.WAITING if waits else JobStatus.QUEUED,
         )
@@ -182,15 +187,15 @@ class Queue:
         self, kind: str, params: JobParams | Mapping[str, Any], depends_on: Sequence[str]
     ) -> tuple[JobParams, int]:
         """The parameters, valid in themselves and together with what they name, and the memory they need."""
-        if kind not in KINDS:
-            raise KindNotFound(f"there is no kind {kind!r}; there are {', '.join(KINDS)}", field="kind")
+        if not isinstance(kind, str) or kind not in KINDS:
+            raise KindNotFound(no_such_kind(kind), field="kind")
         if isinstance(params, JobParams):
             if not isinstance(params, KINDS[kind]):
                 raise InvalidInput(f"these are no parameters of {kind}", field="params")
             checked = params
         else:
             try:
-                checked = KINDS[kind].model_validate(dict(params))
+                checked = KINDS[kind].model_validate(params)
             except ValidationError as error:
                 raise invalid_input(error, KINDS[kind].model_fields) from error
         self._hold(ids_in([checked.model_dump(mode="json"), list(depends_on)]))
@@ -328,15 +333,21 @@ class Queue:
 
         Whatever of it fails here is done by recovery.
         """
+        ended = [job]  # a chain of them may be longer than Python's stack is deep
+        while ended:
+            job = ended.pop()
+            try:
+                write_job(self.storage, job)
+                self.store.written(job.id)
+                for waiting in self.store.dependents(job.id):
+                    if waiting.status == JobStatus.WAITING and self.store.settle(waiting) == JobStatus.FAILED:
+                        ended.append(self.store.get(waiting.id))
+            except DreamqError as error:
+                log.warning("job %s has %s; what follows is left to recovery (%s)", job.id, job.status, error)
         try:
-            write_job(self.storage, job)
-            self.store.written(job.id)
-            for waiting in self.store.dependents(job.id):
-                if waiting.status == JobStatus.WAITING and self.store.settle(waiting) == JobStatus.FAILED:
-                    self.settle_end(self.store.get(waiting.id))
             self.dispatch.step()
         except DreamqError as error:
-            log.warning("job %s has %s; what follows is left to recovery (%s)", job.id, job.status, error)
+            log.warning("the next jobs are left to recovery to publish (%s)", error)
 
     def events(self, job_id: str, *, after: str = "0", block_s: float = 15) -> Iterator[Event | None]:
         """What happens to a job, from the event after `after` on; None whenever nothing came for `block_s`.
@@ -356,8 +367,9 @@ class Queue:
                 after = event.id
             if not events:
                 if job.status.ended:
-                    if after == "0":
-                        yield Event("0-1", "status", ended_status(job))
+                    if after != self._listener.last_event_id(job.id):
+                        # The events are gone, a day after the end, or `after` was none of them: the end is told still.
+                        yield Event(f"{job.finished_ms or 0}-1", "status", ended_status(job))
                     return
                 yield None
 
@@ -401,6 +413,15 @@ class Queue:
         self.storage.check()
 
 
+def _named_values(params: Any) -> dict[str, Any]:
+    """Parameters that are no model yet, as one takes them; raises InvalidInput when they are something else."""
+    if not isinstance(params, Mapping) or not all(isinstance(name, str) for name in params):
+        raise InvalidInput(
+            "params: must be an object: the parameters' names, each with a value", field="params"
+        )
+    return dict(params)
+
+
 def ended_status(job: Job) -> dict[str, Any]:
     """The data of a `status` event, made from the record of an ended job."""
     error = job.error.model_dump() if job.error else None
@@ -418,25 +439,13 @@ def invalid_input(error: ValidationError, known: Iterable[str]) -> InvalidInput:
     Args:
         known: the kind's parameters.
     """
-    # A misspelt name first: it may be why another field is missing.
-    first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
-    field = ".".join(str(part) for part in first["loc"]) or "params"
-    pattern = first.get("ctx", {}).get("pattern", "")
-    if first["type"] == "extra_forbidden":
+    first = first_finding(error)
+    field = first.field or "params"
+    if first.type == "extra_forbidden":
         return InvalidInput(f"there is no parameter {field!r}; there are {', '.join(known)}", field=field)
-    if first["type"] == "missing":
+    if first.type == "missing":
         return InvalidInput(f"{field} is required", field=field)
-    given = f"(given: {first['input']!r:.80})"
-    if "[0-9a-f]{64}" in pattern:
-        names = pattern.strip("^()$").split("|")[1:]
-        instead = f", or one of {', '.join(names)}" if names else ""
-        return InvalidInput(
-            f"{field}: upload the file first, and name the id that is answered{instead} {given}", field=field
-        )
-    if pattern == JOB_ID_PATTERN:
-        return InvalidInput(f"{field}: not the id of a job {given}", field=field)
-    message = first["msg"].removeprefix("Value error, ")
-    return InvalidInput(f"{field}: {message} {given}", field=field)
+    return InvalidInput(f"{field}: {first.message} (given: {first.input!r:.80})", field=field)
 
 
 # For Python programs: `from shared.queue import submit, upload`
@@ -518,8 +527,14 @@ def submit(
     idempotency_key: str | None = None,
 ) -> JobHandle:
     """Queue a job from Python; needs Redis and storage only, and never loads TensorFlow. Raises as `Queue.submit`."""
+    if not isinstance(params, JobParams):
+        raise InvalidInput(
+            "params: give a kind's parameters, such as DeepDreamParams(image=...)", field="params"
+        )
     queue = queue_from_environment()
-    upstream = [job.id if isinstance(job, JobHandle) else job for job in depends_on]
+    upstream: Any = depends_on
+    if isinstance(depends_on, Iterable) and not isinstance(depends_on, str):
+        upstream = [job.id if isinstance(job, JobHandle) else job for job in depends_on]
     job = queue.submit(
         params.kind,
         params,

@@ -1,4 +1,5 @@
-"""What is no longer needed: checkpoints of ended jobs first, then old jobs, then uploads that no job names."""
+"""What is no longer needed: checkpoints of ended jobs first, then old jobs, then uploads that no job names, and what
+writers that were killed have left."""
 
 import logging
 import threading
@@ -7,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from shared.artifacts import cancel_file, find_checkpoints, read_job
-from shared.errors import DreamqError, StorageUnavailable
+from shared.artifacts import cancel_file, find_checkpoints, job_file, key_file, read_job, refusal_file
+from shared.errors import DreamqError, InvalidInput, StorageUnavailable
 from shared.job import Job
 from shared.queue import Queue
 
@@ -18,6 +19,8 @@ DAY_MS = 86_400_000
 CHECKPOINTS_KEPT_DAYS = 1
 """An ended job is never resumed; its last checkpoint is kept for a day, for those who want to look into it."""
 PRUNE_EVERY_S = 3600.0
+HALF_FILES_KEPT_DAYS = 1
+"""A file that nobody has written to for so long is nobody's work."""
 _SUBMIT_TAKES_MS = 600_000
 """At most, from the look at what a job names to its `job.json`, where its names are seen."""
 _CHUNK = 200
@@ -30,6 +33,8 @@ class Pruned:
     checkpoints: list[str] = field(default_factory=list)
     jobs: list[str] = field(default_factory=list)
     uploads: list[str] = field(default_factory=list)
+    leftovers: list[str] = field(default_factory=list)
+    """Paths: half files, refused jobs, and idempotency keys of jobs that are gone."""
 
 
 class Retention:
@@ -43,6 +48,7 @@ class Retention:
         self.dry_run = dry_run
         self.began = time.monotonic()
         self.pruned = Pruned()
+        self._without_record: set[str] = set()
 
     def prune(self) -> Pruned:
         """Remove what is older than so many days and what nothing needs any more; what that was.
@@ -65,10 +71,16 @@ class Retention:
                 continue
             if job.status.ended and age_ms > CHECKPOINTS_KEPT_DAYS * DAY_MS:
                 self.remove_checkpoints(job)
+                for attempt in self.storage.names(f"jobs/{job.id}/attempts"):
+                    self.remove_half_files(f"jobs/{job.id}/attempts/{attempt}", now_ms)
             left |= set(job.names())
         for upload in uploads:
             if upload not in left:
                 self.remove_upload(upload)
+        for folder in ("", "uploads", "keys"):
+            self.remove_half_files(folder, now_ms)
+        self.remove_old_keys(now_ms)
+        self.remove_refused(now_ms)
         return self.pruned
 
     def jobs(self) -> Iterator[Job]:
@@ -85,7 +97,10 @@ class Retention:
     def stored(self, job_id: str) -> Job | None:
         """A job that Redis does not know, as the storage has it."""
         try:
-            return read_job(self.storage, job_id)
+            job = read_job(self.storage, job_id)
+            if job is None:
+                self._without_record.add(job_id)
+            return job
         except StorageUnavailable as error:
             log.error("job %s is left alone: %s", job_id, error)
             return None
@@ -103,6 +118,8 @@ class Retention:
         with self.removal(job.id, self.pruned.jobs) as granted:
             if granted:
                 self.store.forget(job)
+                if job.idempotency:
+                    self.storage.delete(key_file(job.idempotency.partition(" ")[0]))
                 # `job.json` last: what a crash leaves is found again by the next turn.
                 for path in (f"jobs/{job.id}/attempts", cancel_file(job.id), f"jobs/{job.id}"):
                     self.storage.delete(path)
@@ -135,6 +152,43 @@ class Retention:
             if not self.dry_run:
                 self.storage.delete(checkpoint.path)
 
+    def remove_half_files(self, folder: str, now_ms: int) -> None:
+        """What was being written in a folder when its writer was killed."""
+        before_ms = now_ms - HALF_FILES_KEPT_DAYS * DAY_MS
+        self.pruned.leftovers += self.storage.remove_half_files(
+            folder, before_ms=before_ms, dry_run=self.dry_run
+        )
+
+    def remove_old_keys(self, now_ms: int) -> None:
+        """Idempotency keys whose job is gone, or never came to be."""
+        for key, written_ms in self.storage.modified_ms("keys").items():
+            if now_ms - written_ms > self.days * DAY_MS and self.is_spent(key):
+                self.remove_leftover(key_file(key))
+
+    def is_spent(self, key: str) -> bool:
+        """Whether an idempotency key stands for no job."""
+        try:
+            job_id = self.storage.read(key_file(key)).decode().partition(" ")[0]
+            return not self.store.exists(job_id) and not self.storage.exists(job_file(job_id))
+        except FileNotFoundError:
+            return False  # it went with its job
+        except (ValueError, InvalidInput):
+            return True  # damaged: it stands for nothing
+
+    def remove_refused(self, now_ms: int) -> None:
+        """Jobs of which nothing is left but that they were refused: no Redis can still take them up."""
+        for job_id in self._without_record:
+            written = self.storage.modified_ms(f"jobs/{job_id}")
+            refused = f"jobs/{job_id}/{next(iter(written), '')}" == refusal_file(job_id)
+            if refused and len(written) == 1 and now_ms - max(written.values()) > self.days * DAY_MS:
+                self.remove_leftover(f"jobs/{job_id}")
+
+    def remove_leftover(self, path: str) -> None:
+        """A file or folder that stands for nothing any more."""
+        self.pruned.leftovers.append(path)
+        if not self.dry_run:
+            self.storage.delete(path)
+
 
 class RetentionThread(threading.Thread):
     """Prunes once an hour, in one process at a time, as the setting RETENTION_DAYS says."""
@@ -159,6 +213,6 @@ class RetentionThread(threading.Thread):
             return
         pruned = Retention(self.queue, self.days).prune()
         log.info(
-            "retention: %d checkpoints, %d jobs, %d uploads removed",
-            len(pruned.checkpoints), len(pruned.jobs), len(pruned.uploads),
+            "retention: %d checkpoints, %d jobs, %d uploads, %d leftovers removed",
+            len(pruned.checkpoints), len(pruned.jobs), len(pruned.uploads), len(pruned.leftovers),
         )  # fmt: skip

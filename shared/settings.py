@@ -9,6 +9,7 @@ from typing import Annotated, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from shared.errors import SettingsInvalid
+from shared.validation import first_finding
 
 
 class Settings(BaseModel):
@@ -79,11 +80,11 @@ class Settings(BaseModel):
         try:
             return cls.model_validate(given)
         except ValidationError as error:
-            first = error.errors()[0]
-            name = str(first["loc"][0]).upper()
+            first = first_finding(error)
+            name = first.field.upper()
             # A URL may hold a password, and messages end up in logs.
             shown = "" if name.endswith("_URL") else f"={given[name.lower()]!r}"
-            raise SettingsInvalid(f"{name}{shown}: {first['msg']}", field=name) from None
+            raise SettingsInvalid(f"{name}{shown}: {first.message}", field=name) from None
 
     def environment(self) -> dict[str, str]:
         """The same settings as environment variables, for a process that we start."""

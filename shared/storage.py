@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -27,6 +27,7 @@ from shared.errors import (
 
 LONGEST_NAME = 128
 NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{LONGEST_NAME - 1}}}")
+_TEMPORARY = re.compile(r"\.?[0-9a-f]{32}\.tmp")
 _CHUNK = 1 << 20
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -156,9 +157,22 @@ class Storage:
             return opened
 
     def exists(self, path: str) -> bool:
-        """Whether there is a file of this name."""
+        """Whether there is a file of this name.
+
+        Raises:
+            StorageUnavailable: that cannot be known now. (fsspec's own `exists` says no to any error.)
+        """
+        try:
+            self._info(path)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def _info(self, path: str) -> dict[str, Any]:
+        """What the file system says of a file or folder; FileNotFoundError when there is none."""
         with self._told_apart():
-            return bool(self.fs.exists(self.full(path)))
+            found: dict[str, Any] = self.fs.info(self.full(path))
+            return found
 
     def names(self, folder: str) -> list[str]:
         """The names in a folder, sorted; none when there is no such folder."""
@@ -180,6 +194,26 @@ class Storage:
         names = {entry["name"].rsplit("/", 1)[-1]: entry for entry in found if entry["type"] == "file"}
         return {name: written_ms(entry) for name, entry in names.items() if NAME.fullmatch(name)}
 
+    def remove_half_files(self, folder: str, *, before_ms: int, dry_run: bool = False) -> list[str]:
+        """Remove what killed writers have left half written in a folder; the paths. (An object store has none.)
+
+        Args:
+            folder: "" for the root, and this machine's cache with it.
+            before_ms: what was written to since then may be somebody's work (milliseconds since 1970).
+            dry_run: only say which.
+        """
+        places = [Path(self.root, folder)] if self.local else []
+        places += [] if folder else [self.cache]
+        found = []
+        with self._told_apart():
+            for path in (path for place in places if place.is_dir() for path in place.iterdir()):
+                with suppress(FileNotFoundError):  # its writer has just come to its end
+                    if _TEMPORARY.fullmatch(path.name) and path.stat().st_mtime * 1000 < before_ms:
+                        found.append(str(path))
+                        if not dry_run:
+                            path.unlink()
+        return found
+
     def delete(self, path: str) -> None:
         """Remove a file or a folder with all in it, if it is there."""
         with self._told_apart():
@@ -194,10 +228,9 @@ class Storage:
         Only for files that never change under their name (uploads, artifacts, checkpoints).
         """
         if self.local:
-            found = Path(self.full(path))
-            if not found.is_file():
+            if self._info(path)["type"] != "file":
                 raise FileNotFoundError(path)
-            return found
+            return Path(self.full(path))
         copy = self.cache / hashlib.sha256(f"{self.url}\n{path}".encode()).hexdigest()
         if not copy.exists():
             self.cache.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -242,9 +275,9 @@ class Storage:
     @contextmanager
     def _spool(self) -> Iterator[IO[bytes]]:
         """A temporary file for what comes in: beside the uploads where they can be renamed, else on this machine."""
-        folder = Path(self.full("uploads")) if self.local else Path(tempfile.gettempdir())
+        folder = Path(self.full("uploads")) if self.local else self.cache
         with told_apart():
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True, mode=0o777 if self.local else 0o700)
             spool = (folder / f".{uuid.uuid4().hex}.tmp").open("wb")
         try:
             with spool:

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from shared.errors import InvalidInput
 from shared.texts import lowercase, named
+from shared.validation import first_finding
 
 Mode = Literal["stateful", "window"]
 Unknown = Literal["refuse", "drop", "replace"]
@@ -59,7 +60,7 @@ class Vocabulary(BaseModel):
                 return cls.model_validate(found)
             return cls.model_validate({"characters": "".join(_in_order(found))})
         except ValidationError as error:
-            raise InvalidInput(f"not a vocabulary: {error.errors()[0]['msg']}", field=field) from error
+            raise InvalidInput(f"not a vocabulary: {first_finding(error).message}", field=field) from error
         except (ValueError, RecursionError) as error:
             raise InvalidInput(f"not a vocabulary: {error}", field=field) from error
 

@@ -21,6 +21,7 @@ from shared.errors import (
     JobTimedOut,
     QueueUnavailable,
     StopRequested,
+    StorageFull,
     StorageUnavailable,
     UploadNotFound,
 )
@@ -115,7 +116,11 @@ class JobContext:
         if not stop:
             return
         if stop != "user" and checkpoint is not None:
-            self.save_checkpoint(self._progress.step, checkpoint())
+            try:
+                self.save_checkpoint(self._progress.step, checkpoint())
+            except (StorageFull, StorageUnavailable) as error:
+                # It was asked to stop, and stops: what its last checkpoint does not have is done again.
+                log.warning("job %s: stops without a new checkpoint (%s)", self.id, error)
         raise _STOPS[stop]()
 
     def text(self, chunk: str, **about: Any) -> None:

@@ -120,6 +120,7 @@ class LeaseKeeper(threading.Thread):
             "queues": self.queues,
             "memory_bytes": device()["memory_bytes"],
             "since_ms": self._since_ms,
+            "lease_ms": int(self.settings.lease_s * 1000),
             "state": "draining" if self.draining.is_set() else self.duty.state,
         }
         self.store.announce(self.worker.name, info, ttl_ms=int(self.settings.lease_s * 3000))

@@ -238,9 +238,10 @@ def write_end(context: JobContext, end: End) -> End:
         How it ended in the end: a result that found no room is none.
 
     Raises:
-        StopRequested: another attempt owns the job, or a result waits for its storage, and the job was stopped.
+        StopRequested: another attempt owns the job, or its result has no storage, and the job was stopped.
     """
     error = end.error
+    hand_back_if_shut_down(context, error)
     told = {
         "status": str(end.status),
         "error": error.model_dump() if error else None,
@@ -259,6 +260,7 @@ def write_end(context: JobContext, end: End) -> End:
         log.warning("job %s: no manifest (%s)", claim.job_id, trouble)
         if end.status == JobStatus.SUCCEEDED:
             error = Failure(code=trouble.code, message=trouble.message)
+            hand_back_if_shut_down(context, error)
             end = End(JobStatus.FAILED, error, recycle=end.recycle)
     fields = {"summary": json.dumps(told["summary"]), "provenance": json.dumps(told["provenance"])}
     if error:
@@ -269,6 +271,18 @@ def write_end(context: JobContext, end: End) -> End:
         context.delete_checkpoints()
     queue.settle_end(insist(lambda: queue.store.get(claim.job_id)))
     return end
+
+
+def hand_back_if_shut_down(context: JobContext, error: Failure | None) -> None:
+    """A job that found no room while its worker was asked to end is not the worse for it: another one may have room.
+
+    Raises:
+        JobPreempted: it is to go back to the queue.
+    """
+    if error is None or error.code != StorageFull.code:
+        return
+    if insist(lambda: context.queue.store.get(context.claim.job_id)).stop == "shutdown":
+        raise JobPreempted()
 
 
 def give_back(queue: Queue, claim: Claim, reason: str, *, loss: bool = False) -> None:

@@ -82,7 +82,7 @@ async function look() {
 }
 
 /** What each worker does, or why it takes no jobs: `starting`, `draining`, `drained`, `quarantined`. */
-const activity = (worker) => (worker.jobs?.length ? "busy" : worker.state === "ready" ? "idle" : worker.state);
+const activity = (worker) => (worker.lost ? "lost" : worker.jobs?.length ? "busy" : worker.state === "ready" ? "idle" : worker.state);
 
 function showWorkers(workers) {
   const counts = new Map();

@@ -7,16 +7,18 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from shared.pictures import PictureInfo
 from shared.settings import Settings
+from shared.validation import JOB_ID_PATTERN, SHA256_PATTERN
 
-_SHA256 = r"^[0-9a-f]{64}$"
-
-PictureId = Annotated[str, Field(pattern=_SHA256, json_schema_extra={"format": "upload", "media": "image/*"})]
+PictureId = Annotated[
+    str, Field(pattern=SHA256_PATTERN, json_schema_extra={"format": "upload", "media": "image/*"})
+]
 """A parameter that names an uploaded picture."""
-TextId = Annotated[str, Field(pattern=_SHA256, json_schema_extra={"format": "upload", "media": "text/plain"})]
+TextId = Annotated[
+    str, Field(pattern=SHA256_PATTERN, json_schema_extra={"format": "upload", "media": "text/plain"})
+]
 """A parameter that names an uploaded text."""
-FileId = Annotated[str, Field(pattern=_SHA256, json_schema_extra={"format": "upload", "media": "*/*"})]
+FileId = Annotated[str, Field(pattern=SHA256_PATTERN, json_schema_extra={"format": "upload", "media": "*/*"})]
 """A parameter that names any other uploaded file (a data set, weights)."""
-JOB_ID_PATTERN = r"^[0-9a-z]{20,40}$"
 JobId = Annotated[str, Field(pattern=JOB_ID_PATTERN, json_schema_extra={"format": "job"})]
 """A parameter that names an earlier job."""
 

@@ -33,12 +33,13 @@ local function set_fields(id, first)
   end
 end
 
+-- `more`: what else is to be told, as text that begins with a comma.
 -- Data is built as text: Lua's JSON encoder would turn an empty list into an object.
-local function emit_status(id)
+local function emit_status(id, more)
   local fields = redis.call('HMGET', job_key(id), 'status', 'attempt', 'stop', 'error')
   emit(id, 'status', '{"status":"' .. fields[1] .. '","attempt":' .. fields[2] ..
     ',"cancel_requested":' .. tostring(fields[3] == 'user') ..
-    ',"error":' .. ((fields[4] and fields[4] ~= '') and fields[4] or 'null') .. '}')
+    ',"error":' .. ((fields[4] and fields[4] ~= '') and fields[4] or 'null') .. (more or '') .. '}')
 end
 
 -- What /metrics tells, added up since Redis was last empty.

@@ -28,7 +28,8 @@ if status == 'queued' then
   count('requeued ' .. reason)
   set_status(id, 'queued')
   enqueue(id)
-  emit_status(id)
+  local checkpoint = string.match(get(id, 'checkpoints'), '"step": ?(%d+)') -- the newest is the first
+  emit_status(id, ',"reason":"' .. reason .. '","goes_on_from_step":' .. (checkpoint or 'null'))
 else
   finish(id, status, now)
 end

@@ -31,16 +31,25 @@ def test_a_host_is_drained_and_put_back(dreamq, queue):
     assert dreamq("admin", "drain", "--undo", "h1").exit_code == 2
 
 
+@pytest.mark.parametrize("host", ["", " ", "h 1", "h1\n"])
+def test_what_no_host_can_be_called_is_not_drained_even_ahead(dreamq, queue, host):
+    refused = dreamq("admin", "drain", host, "--ahead")
+
+    assert (refused.exit_code, queue.store.drained_hosts()) == (2, [])
+    assert "is no host's name" in refused.output
+
+
 def test_prune_says_what_it_removed(dreamq, queue, run):
     job = run("steps", steps=1)
     queue.store.redis.hset(f"dreamq:job:{job.id}", "finished_ms", 1)
 
     assert (
-        "1 jobs and 0 uploads would be removed" in dreamq("admin", "prune", "--days", "1", "--dry-run").output
+        "1 jobs, 0 uploads and 0 leftovers would be removed"
+        in dreamq("admin", "prune", "--days", "1", "--dry-run").output
     )
     pruned = dreamq("admin", "prune", "--days", "1", "--json")
 
-    assert json.loads(pruned.output) == {"checkpoints": [], "jobs": [job.id], "uploads": []}
+    assert json.loads(pruned.output) == {"checkpoints": [], "jobs": [job.id], "uploads": [], "leftovers": []}
 
 
 def test_prune_wants_to_know_how_old_and_takes_it_from_the_setting(dreamq, monkeypatch):

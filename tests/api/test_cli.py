@@ -60,6 +60,74 @@ def test_submit_prints_the_id_and_where_to_look(dreamq, queue):
     assert f"dreamq watch {job.id}" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (
+            ["submit", "deepdraem"],
+            "there is no kind 'deepdraem' (did you mean deepdream?); there are lstm_train, ",
+        ),
+        (["kinds", "deepdraem"], "there is no kind 'deepdraem' (did you mean deepdream?)"),
+        (["list", "--kind", "deepdraem"], "(did you mean deepdream?)"),
+        (
+            ["submit", "style_transfer", "--content-image", "{a}", "--style-images", "{a}", "{b}", "{a}"],
+            "'{b}' belongs to no option; repeat it for each value: --style-images {a} --style-images {b}",
+        ),
+        (
+            ["submit", "style_transfer", "--content-image={a}", "--style-images={a}", "{b}"],
+            "--style-images {a} --style-images {b}",
+        ),
+        (["submit", "steps", "many"], "'many' belongs to no option: a kind's parameters are all options"),
+        (
+            ["submit", "steps", "--steps", "1", "2"],
+            "'2' belongs to no option: a kind's parameters are all options",
+        ),
+        (["submit", "steps", "--latest", "true"], "'true' belongs to no option"),
+        (["submit", "steps", "--image", "{folder}"], "'{folder}' is a folder: name a file"),
+        (
+            ["submit", "gan_train", "--dataset", "{folder}"],
+            "'{folder}' is a folder: name a file, such as a zip of it",
+        ),
+    ],
+)
+def test_a_slip_of_the_hand_is_told_with_what_was_meant(dreamq, tmp_path, words, says):
+    files = {"a": tmp_path / "a.jpg", "b": tmp_path / "b.jpg", "folder": tmp_path}
+    for name in "ab":
+        files[name].write_bytes(b"x")
+
+    result = dreamq(*(word.format(**files) for word in words))
+
+    assert result.exit_code == 2
+    assert says.format(**files) in one_line(result)
+
+
+def test_an_empty_list_says_in_a_sentence_why_it_is_empty(dreamq):
+    assert dreamq("list").stderr == "there are no jobs yet: dreamq submit KIND makes one\n"
+    assert dreamq("list", "--status", "failed").stderr == "no job fits\n"
+    dreamq("submit", "steps")
+    assert dreamq("list").stderr == ""
+
+
+def test_a_worker_that_is_silent_for_longer_than_a_lease_is_lost_and_not_idle(dreamq, queue):
+    """It is shown for three leases (the key's life); its jobs are taken from it after one."""
+    for name, silent_ms in (("a@h", 29_000), ("b@h", 31_000)):
+        info = {
+            "name": name,
+            "host": "h",
+            "device": "cpu",
+            "queues": [],
+            "state": "ready",
+            "lease_ms": 30_000,
+        }
+        queue.store.announce(name, info, ttl_ms=90_000)
+        queue.store.redis.zadd("dreamq:workers", {name: queue.store.now_ms() - silent_ms})
+
+    runs = [line.split("\t")[-1] for line in dreamq("workers").stdout.splitlines()[1:]]
+
+    assert sorted(run.partition(":")[0] for run in runs) == ["idle", "lost"]
+    assert [worker["lost"] for worker in json.loads(dreamq("workers", "--json").stdout)] == [True, False]
+
+
 def test_a_file_is_uploaded_where_the_parameter_names_an_upload(dreamq, queue, chelsea):
     result = dreamq("submit", "steps", "--image", chelsea)
 

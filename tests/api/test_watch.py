@@ -62,6 +62,12 @@ def test_files_and_text_scroll_by_above_the_bar():
     assert "a time" in text
 
 
+def test_the_bar_says_that_a_worker_was_lost():
+    lost = {"status": "queued", "attempt": 1, "reason": "worker_lost", "goes_on_from_step": 30}
+
+    assert "its worker was lost; it goes on from its checkpoint of step 30" in shown(("status", lost))
+
+
 def test_a_message_cannot_paint_the_terminal():
     text = shown(progress(1, 2, "[red]danger[/red]"), ("artifact", {"name": "[bold]x"}))
 
@@ -73,6 +79,17 @@ def test_a_message_cannot_paint_the_terminal():
     ("kind", "data", "line"),
     [
         ("status", {"status": "running"}, "running"),
+        ("status", {"status": "running", "attempt": 2}, "running (attempt 2)"),
+        (
+            "status",
+            {"status": "queued", "attempt": 1, "reason": "worker_lost", "goes_on_from_step": 40},
+            "queued again: its worker was lost; it goes on from its checkpoint of step 40",
+        ),
+        (
+            "status",
+            {"status": "queued", "attempt": 1, "reason": "shutdown", "goes_on_from_step": None},
+            "queued again: its worker shut down; it begins anew",
+        ),
         ("status", {"status": "succeeded"}, ""),  # the end is told apart
         (*progress(1, 2), "step 1 of 2"),
         (*progress(1, 0), "step 1"),

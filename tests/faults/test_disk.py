@@ -104,6 +104,25 @@ def test_a_job_whose_end_finds_no_room_ends_all_the_same(disk: SmallDisk, new_fl
     fleet.assert_succeeded(fleet.submit())
 
 
+def test_a_worker_that_is_asked_to_end_while_the_disk_is_full_gives_its_job_back(
+    disk: SmallDisk, new_fleet: Callable[..., Fleet]
+):
+    fleet = new_fleet(storage_url=str(disk.seen_at))
+    (worker,) = fleet.start()
+    job = fleet.submit(steps=60, step_s=0.05)
+    fleet.until(lambda now: now.progress.step >= 5, job)
+
+    filler = disk.fill()
+    worker.terminate()
+
+    assert worker.drained() == 0
+    given_back = fleet.queue.get(job.id)
+    assert (given_back.status, given_back.losses, given_back.error) == (JobStatus.QUEUED, 0, None)
+    filler.unlink()
+    fleet.exactly(1)
+    fleet.assert_succeeded(job)
+
+
 def test_a_storage_that_is_read_only_for_a_while_costs_no_job_its_work(
     disk: SmallDisk, new_fleet: Callable[..., Fleet]
 ):

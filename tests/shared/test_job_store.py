@@ -91,6 +91,24 @@ def test_whatever_an_old_attempt_writes_is_refused(store, new_job, late):
     assert store.get(job.id) == before
 
 
+@pytest.mark.parametrize(
+    ("checkpoints", "step"),
+    [([], None), ([{"path": "b", "sha256": "d", "step": 40}, {"path": "a", "sha256": "c", "step": 20}], 40)],
+)
+def test_who_follows_a_job_is_told_why_it_is_queued_again_and_where_it_goes_on(
+    store, new_job, checkpoints, step
+):
+    job = new_job()
+    held = claim(store, job)
+    store.write(held, {"checkpoints": json.dumps(checkpoints)})
+    store.release(held, "worker_lost", loss=True, max_losses=3)
+
+    *_, told = store.events_after(job.id, "0")
+
+    assert (told.type, told.data["status"]) == ("status", "queued")
+    assert (told.data["reason"], told.data["goes_on_from_step"]) == ("worker_lost", step)
+
+
 def test_an_old_attempt_cannot_end_the_job(store, new_job):
     job = new_job()
     old = claim(store, job, "old")

@@ -1,11 +1,15 @@
 """The door for Python code and for the API."""
 
+import inspect
+import itertools
+import re
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from subprocess import run as run_process
 
 import pytest
+from pydantic import ValidationError
 
 from shared.errors import (
     ArtifactNotFound,
@@ -14,10 +18,12 @@ from shared.errors import (
     JobNotFound,
     KindNotFound,
     QueueUnavailable,
+    RequestInvalid,
     UploadTooLarge,
 )
 from shared.job import JobStatus, new_job_id
-from shared.queue import Queue, submit, upload
+from shared.kinds import KINDS
+from shared.queue import Queue, invalid_input, submit, upload
 from tests.faults.steps import StepsParams, chain
 
 
@@ -52,6 +58,84 @@ def test_what_can_be_known_at_submit_is_refused_at_submit_by_its_field(queue, pa
     assert caught.value.field == field
     assert queue.jobs() == ([], None)
     assert queue.storage.names("jobs") == []
+
+
+@pytest.mark.parametrize(
+    ("given", "field"),
+    [({"priority": "urgent"}, "priority"), ({"priority": None}, "priority"), ({"priority": ["low"]}, "priority"),
+     ({"labels": ["a"]}, "labels"), ({"labels": {"a": 1}}, "labels.a"), ({"labels": {1: "a"}}, "labels.1"),
+     ({"labels": {"a=b": "x"}}, "labels.a=b"), ({"labels": {"a": "\ud800"}}, "labels.a"),
+     ({"depends_on": "abc"}, "depends_on"), ({"depends_on": [None]}, "depends_on.0"), ({"depends_on": 7}, "depends_on"),
+     ({"depends_on": ["../../etc"]}, "depends_on.0"), ({"idempotency_key": ""}, "idempotency_key"),
+     ({"idempotency_key": 7}, "idempotency_key"), ({"idempotency_key": "x" * 256}, "idempotency_key")],
+)  # fmt: skip
+def test_what_python_says_of_a_job_is_checked_as_a_request_is_and_refused_by_field(
+    settings, queue, given, field
+):
+    with pytest.raises(RequestInvalid) as caught:
+        submit(StepsParams(steps=1), **given)
+
+    assert (caught.value.code, caught.value.field) == ("invalid_request", field)
+    assert queue.jobs() == ([], None)
+
+
+@pytest.mark.parametrize("params", [None, 7, ["steps"], {"steps": 1}, "steps"])
+def test_what_is_no_kinds_parameters_is_refused_as_such(settings, params):
+    with pytest.raises(InvalidInput) as caught:
+        submit(params)
+
+    assert caught.value.field == "params"
+
+
+@pytest.mark.parametrize("params", [None, 7, ["steps"], {1: 2}])
+def test_parameters_without_names_are_refused_as_such(queue, params):
+    with pytest.raises(InvalidInput) as caught:
+        queue.submit("steps", params)
+
+    assert caught.value.field == "params"
+
+
+ODD = (
+    None,
+    True,
+    -1,
+    1.5,
+    1e9,
+    float("nan"),
+    "",
+    "x",
+    [],
+    {},
+    [1, "a"],
+    {"a": 1},
+    [{}],
+    b"x",
+    "\ud800",
+    10**30,
+)
+
+
+def test_every_refusal_of_a_parameter_speaks_our_words():
+    """Whatever stands in any parameter of any kind: no message is pydantic's own."""
+    refusals = []
+    for params in KINDS.values():
+        # Those that are required stand there too, so that none of them is the trouble.
+        required = {field: "0" * 64 for field, of in params.model_fields.items() if of.is_required()}
+        for name, odd in itertools.product(params.model_fields, ODD):
+            try:
+                params.model_validate({**required, name: odd})
+            except ValidationError as error:
+                refusals.append(invalid_input(error, params.model_fields))
+
+    theirs = re.compile(r"Input|should|valid |pattern|default_factory|parse|Literal")
+    assert [error.message for error in refusals if theirs.search(error.message) or not error.field] == []
+
+
+def test_a_wrong_network_is_told_and_not_that_the_defaults_made_of_it_are_missing(queue):
+    with pytest.raises(
+        InvalidInput, match=r"^network: must be 'inception_v3', .* or 'squeezenet' \(given: 'x'\)$"
+    ):
+        queue.submit("deepdream", {"image": "0" * 64, "network": "x"})
 
 
 def test_an_unknown_kind_is_refused_with_the_kinds_there_are(queue):
@@ -137,6 +221,21 @@ def test_without_redis_a_submit_fails_soon_and_leaves_nothing(settings, tmp_path
     assert away.storage.names("jobs") == []
 
 
+def test_a_redis_that_is_not_there_is_told_with_the_setting_that_says_where_it_is(settings, monkeypatch):
+    away = Queue.from_settings(settings.model_copy(update={"redis_url": "unix:///nowhere"}), impatient=True)
+    with pytest.raises(QueueUnavailable, match="where REDIS_URL says that it is"):
+        away.store.now_ms()
+
+    monkeypatch.delenv("REDIS_URL")
+    with pytest.raises(QueueUnavailable, match=r"REDIS_URL is not set: set it .*`make serve`"):
+        away.store.now_ms()
+
+
+def test_a_folder_is_no_upload(queue, tmp_path):
+    with pytest.raises(InvalidInput, match="is a folder"):
+        queue.upload(tmp_path)
+
+
 def test_a_job_that_redis_forgot_is_read_from_storage(queue, run):
     job = run("steps", steps=2, seed=1)
     queue.store.redis.flushall()
@@ -167,6 +266,20 @@ def test_events_tell_the_whole_story_and_end_with_the_job(queue, run):
     assert events[-1].type == "status"
     assert list(queue.events(job.id, after=events[-2].id)) == [events[-1]]
     assert list(queue.events(job.id, after=events[-1].id)) == []
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_a_client_that_comes_back_late_is_still_told_the_end(queue, run, lost):
+    """A day after the end (EVENTS_KEPT_AFTER_END_S) Redis has no events of the job; or the id was never one of them."""
+    job = run("steps", steps=2)
+    events = [event for event in queue.events(job.id) if event]
+    if lost:
+        queue.store.redis.delete(f"dreamq:events:{job.id}")
+
+    after = events[1].id if lost else "9999999999999-0"
+    (end,) = queue.events(job.id, after=after)
+
+    assert (end.type, end.data) == ("status", events[-1].data)
 
 
 def test_events_of_a_job_that_waits_say_now_and_then_that_nothing_came(queue):
@@ -254,6 +367,28 @@ def test_a_failure_goes_down_a_chain_of_dependents_at_once(queue):
 
     codes = [queue.get(job.id).error.code for job in (first, second, third)]
     assert codes == ["internal", "upstream_failed", "upstream_failed"]
+    assert queue.store.unwritten() == []
+
+
+def test_a_cancel_goes_down_a_chain_that_is_longer_than_pythons_stack_is_deep(queue):
+    first = job = queue.submit("steps", {})
+    chained = [job.id]
+    for _ in range(400):
+        # Made as a submit makes them, but for the files, which take most of its time.
+        below = {"id": new_job_id(), "status": JobStatus.WAITING, "depends_on": [job.id]}
+        job = job.model_copy(update=below)
+        queue.store.create(job)
+        chained.append(job.id)
+
+    usual = sys.getrecursionlimit()
+    sys.setrecursionlimit(len(inspect.stack()) + 300)  # the usual 1,000 would only take longer
+    try:
+        queue.cancel(first.id)
+    finally:
+        sys.setrecursionlimit(usual)
+
+    codes = [found.error.code for found in queue.store.get_many(chained[1:]) if found.error]
+    assert codes == ["upstream_failed"] * len(chained[1:])
     assert queue.store.unwritten() == []
 
 

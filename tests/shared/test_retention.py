@@ -3,6 +3,7 @@
 import io
 import os
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -100,6 +101,55 @@ def test_uploads_go_when_they_are_old_and_no_job_names_them(queue, run, chelsea,
     queue.store.redis.hset(f"dreamq:job:{job.id}", "finished_ms", queue.store.now_ms())
     assert prune(DAYS + 0.1).uploads == [named.id]  # the job that named it is old now, and goes too
     assert queue.storage.names("uploads") == []
+
+
+def test_what_a_killed_writer_left_goes_after_a_day_and_what_is_being_written_stays(queue, run, prune):
+    """An upload's spool and the temporary files of all writers are called like this."""
+    job = run("steps", steps=1)
+    upload = queue.upload(b"whole")
+    queue.storage.cache = Path(queue.storage.full("cache"))
+    attempt = queue.storage.names(f"jobs/{job.id}/attempts")[0]
+    half = [
+        Path(queue.storage.root, folder, f".{number:032x}.tmp")
+        for number, folder in enumerate(("", "uploads", "keys", f"jobs/{job.id}/attempts/{attempt}"))
+    ]
+    half.append(queue.storage.cache / f"{9:032x}.tmp")
+    for path in half:
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"half")
+    whole = files(queue, job)
+
+    assert prune(0.9).leftovers == []
+    assert sorted(prune(1.1, dry_run=True).leftovers) == sorted(map(str, half))
+    assert sorted(prune(1.1).leftovers) == sorted(map(str, half))
+
+    assert not any(path.exists() for path in half)
+    assert files(queue, job) == whole
+    assert queue.storage.exists(f"uploads/{upload.id}")
+
+
+def test_an_idempotency_key_goes_with_its_job_and_one_without_a_job_when_it_is_old(queue, prune):
+    waiting = queue.submit("steps", {}, idempotency_key="of a job that waits")
+    cancelled = queue.submit("steps", {}, idempotency_key="of a job that ended")
+    queue.cancel(cancelled.id)
+    queue.storage.write("keys/of-a-submit-that-died", f"{'0' * 26} abc".encode())
+    queue.storage.write("keys/damaged", b"\xff")
+
+    assert prune(DAYS - 0.1).leftovers == []
+    assert sorted(prune(DAYS + 0.1).leftovers) == ["keys/damaged", "keys/of-a-submit-that-died"]
+
+    assert queue.storage.names("keys") == [waiting.idempotency.partition(" ")[0]]
+    assert queue.submit("steps", {}, idempotency_key="of a job that waits").id == waiting.id
+
+
+def test_of_a_refused_job_nothing_is_left_in_the_end(queue, prune):
+    job = queue.submit("steps", {})
+    queue._refuse(job)
+    queue.store.forget(job)
+
+    assert prune(DAYS - 0.1).leftovers == []
+    assert prune(DAYS + 0.1).leftovers == [f"jobs/{job.id}"]
+    assert queue.storage.names("jobs") == []
 
 
 class OvertakenRetention(Retention):

@@ -48,6 +48,33 @@ def test_no_name_leaves_the_root_or_hides_in_it(storage, path):
         storage.write(path, b"x")
 
 
+@pytest.mark.parametrize("number", [errno.ESTALE, errno.EIO, errno.EACCES, errno.ELOOP])
+def test_what_cannot_be_looked_at_is_not_taken_for_what_is_not_there(tmp_path, monkeypatch, number):
+    """A stale handle of NFS must not read as a missing job or upload: prune and recovery would act on it."""
+    storage = Storage(str(tmp_path))
+    storage.write("uploads/there", b"x")
+    stat = os.stat
+
+    def sick(path, *args, **options):
+        if str(path).startswith(str(tmp_path / "uploads")):
+            raise OSError(number, os.strerror(number), str(path))
+        return stat(path, *args, **options)
+
+    monkeypatch.setattr(os, "stat", sick)
+    for look in (storage.exists, storage.local_path):
+        with pytest.raises(StorageUnavailable):
+            look("uploads/there")
+
+
+def test_what_is_there_and_what_is_not_are_told_apart(storage):
+    storage.write("uploads/there", b"x")
+
+    assert [storage.exists(f"uploads/{name}") for name in ("there", "elsewhere")] == [True, False]
+    assert not storage.exists("nowhere/at-all")
+    with pytest.raises(FileNotFoundError):
+        storage.local_path("uploads/elsewhere")
+
+
 def test_what_is_written_is_read(storage, tmp_path):
     (tmp_path / "local").write_bytes(b"from a file")
 

@@ -57,6 +57,29 @@ def test_a_claim_that_comes_to_nothing_is_given_back(queue, monkeypatch):
     assert queue.get(job.id).status is JobStatus.SUCCEEDED
 
 
+@pytest.mark.parametrize("error", [StorageFull(), OSError(errno.ENOSPC, "no room")])
+@pytest.mark.parametrize(
+    ("stop", "status"),
+    [("shutdown", JobStatus.QUEUED), ("", JobStatus.FAILED), ("timeout", JobStatus.FAILED)],
+)
+def test_a_job_that_finds_no_room_while_its_worker_shuts_down_is_given_back(
+    queue, monkeypatch, error, stop, status
+):
+    def fill_the_disk(_params, job):
+        if stop:
+            queue.store.request_stop(job.claim, stop)
+        raise error
+
+    monkeypatch.setattr("tests.faults.steps.run", fill_the_disk)
+    job = queue.submit("steps", {})
+    run_job(job.id)
+
+    ended = queue.get(job.id)
+    assert (ended.status, ended.losses) == (status, 0)
+    # No manifest, from which a recovery would end the job after all.
+    assert bool(queue.storage.names(f"jobs/{job.id}/attempts")) == status.ended
+
+
 def test_the_end_is_in_the_manifest_the_record_and_the_storage(queue, run):
     job = run("steps", steps=3, seed=1)
 
