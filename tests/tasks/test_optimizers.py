@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from shared.job import JobStatus
+from tasks.networks.lstm_recurrence import recurrence
 from tasks.optimizers import LocalAdam, LocalRMSprop
 from workers.run_job import run_job
 
@@ -65,4 +66,22 @@ def test_an_lstm_training_job_leaves_no_graph_behind(optimizer, queue):
     run_job(job.id)
 
     assert queue.get(job.id).status == JobStatus.SUCCEEDED
+    assert graphs() <= before
+
+
+def test_gradients_of_the_own_recurrence_leave_nothing_behind_that_a_second_training_would_add_to():
+    def gradient_of_one_training():
+        @tf.function
+        def gradient(projected, recurrent, state):
+            with tf.GradientTape() as tape:
+                tape.watch(recurrent)
+                outputs, *_ = recurrence(projected, recurrent, state, state)
+            return tape.gradient(outputs, recurrent)
+
+        gradient(tf.ones((3, 2, 8)), tf.ones((2, 8)), tf.zeros((2, 2)))
+
+    gradient_of_one_training()  # what it leaves is that of this shape
+    before = graphs()
+    gradient_of_one_training()
+
     assert graphs() <= before
