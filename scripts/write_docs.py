@@ -11,6 +11,8 @@ import click
 from api import cli
 from shared.kinds import KINDS as KNOWN
 from shared.kinds.base import JobParams
+from shared.pictures import PictureInfo
+from shared.placement import class_for
 from shared.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -26,11 +28,12 @@ given. An *upload* is the id that an upload was answered with; the command line 
 
 def documents() -> dict[Path, str]:
     """Each file that is generated, whole or in part, and what it should hold."""
-    readme = ROOT / "README.md"
+    readme, scaling = ROOT / "README.md", ROOT / "docs/scaling.md"
     text = replaced(readme.read_text(), "kinds", kinds_table())
     return {
         readme: replaced(text, "settings", settings_table()),
         ROOT / "docs/kinds.md": kinds_page(),
+        scaling: replaced(scaling.read_text(), "memory", memory_table()),
         ROOT / "docs/command-line.md": command_line_page(),
     }
 
@@ -39,7 +42,7 @@ def replaced(text: str, name: str, content: str) -> str:
     """The text with new content between the comments that mark a generated part."""
     marked = rf"(<!-- {name}: [^\n]* -->\n).*?(<!-- /{name} -->)"
     found, count = re.subn(marked, lambda match: f"{match[1]}\n{content}\n{match[2]}", text, flags=re.DOTALL)
-    assert count == 1, f"one part named {name!r} is marked in README.md"
+    assert count == 1, f"one part named {name!r} is marked"
     return found
 
 
@@ -66,6 +69,64 @@ def told(value: Any) -> str:
     if isinstance(value, Path):
         return f"./{value}"
     return json.dumps(value) if not isinstance(value, str) else value
+
+
+class Photos:
+    """What a submit looks at, where every upload is a picture of one size."""
+
+    settings = Settings()
+    largest_worker_bytes = None
+
+    def __init__(self, width: int, height: int) -> None:
+        self.info = PictureInfo(width=width, height=height, format="JPEG")
+
+    def picture(self, upload_id: str, field: str) -> PictureInfo:
+        return self.info
+
+    def path(self, upload_id: str, field: str) -> str:
+        raise LookupError(field)
+
+    def job(self, job_id: str, field: str) -> Any:
+        raise LookupError(field)
+
+    def artifact(self, job_id: str, name: str, field: str) -> bytes:
+        raise LookupError(field)
+
+
+_UPLOAD, _JOB = "0" * 64, "0" * 26
+_DREAM: dict[str, Any] = {"image": _UPLOAD}
+_PAINT: dict[str, Any] = {"content_image": _UPLOAD, "style_images": [_UPLOAD]}
+_SMALL, _HD, _CAMERA, _LARGE = (1024, 768), (1920, 1080), (4000, 3000), (8000, 6000)
+FORECASTS: list[tuple[str, tuple[int, int] | None, dict[str, Any], dict[str, Any]]] = [
+    # A kind, the size of its pictures, what it must be given, and what of its parameters is not the default.
+    *(("deepdream", size, _DREAM, {}) for size in (_SMALL, _HD, _CAMERA, _LARGE)),
+    ("style_transfer", _CAMERA, _PAINT, {}),
+    *(("style_transfer", _CAMERA, _PAINT, {"size_px": side_px}) for side_px in (1024, 2048, 4096)),
+    ("style_transfer", _CAMERA, _PAINT, {"size_px": 4096, "tile_px": 4096}),
+    ("lstm_train", None, {"corpus": "python_docs"}, {}),
+    ("lstm_train", None, {"corpus": "python_docs"}, {"layers": 3, "units": 1024, "window": 200}),
+    ("lstm_sample", None, {"model_job": _JOB}, {}),
+    ("vae_train", None, {"dataset": "fashion_mnist"}, {}),
+    ("vae_train", None, {"dataset": "cifar10"}, {"batch_size": 512}),
+    ("gan_train", None, {"dataset": "fashion_mnist"}, {}),
+    ("gan_train", None, {"dataset": "cifar10"}, {"image_size": 128, "batch_size": 256}),
+    ("vae_sample", None, {"model_job": _JOB}, {}),
+    ("gan_sample", None, {"model_job": _JOB}, {}),
+]
+
+
+def memory_table() -> str:
+    """What each kind forecasts at a few sizes, and the memory class that follows."""
+    rows = []
+    for kind, size, given, changed in FORECASTS:
+        params = KINDS[kind].model_validate({**given, **changed})
+        forecast = params.forecast_bytes(Photos(*(size or (1, 1))))
+        of = [f"`{name}={told(value)}`" for name, value in changed.items()]
+        of += [f"{size[0]} x {size[1]} px"] if size else []
+        of += [f"`{given[name]}`" for name in ("corpus", "dataset") if name in given]
+        said = f"{forecast / 2**30:.2f} GiB" if forecast >= 2**20 else "little"
+        rows.append((f"`{kind}`", ", ".join(of) or "defaults", said, f"`{class_for(forecast)}`"))
+    return table(("kind", "of", "forecast", "class"), rows)
 
 
 def kinds_table() -> str:

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -11,13 +10,14 @@ from shared.errors import Diverged
 from shared.kinds.lstm_train import LstmTrainParams
 from tasks.batches import Batch, Batches
 from tasks.networks.lstm import CharacterLstm, State
+from tasks.optimizers import LocalAdam, LocalRMSprop
 
 
 class Trainer:
     """A network, its optimizer and the state it carries along the text."""
 
     def __init__(self, network: CharacterLstm, params: LstmTrainParams, batch_size: int) -> None:
-        optimizers = {"rmsprop": keras.optimizers.RMSprop, "adam": keras.optimizers.Adam}
+        optimizers = {"rmsprop": LocalRMSprop, "adam": LocalAdam}
         self.network, self.seed, self.clip_norm = network, params.seed or 0, params.clip_norm
         self.optimizer = optimizers[params.optimizer](params.effective_learning_rate)
         self.optimizer.build(network.variables)

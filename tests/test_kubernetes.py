@@ -12,7 +12,7 @@ from shared import metrics
 from shared.placement import CLASSES, checked_classes
 from shared.settings import Settings
 from workers.__main__ import parse
-from workers.lease import KILL_AFTER_S
+from workers.lease import DRAIN_S
 
 ROOT = Path(__file__).resolve().parent.parent
 OBJECTS: list[dict[str, Any]] = [
@@ -109,8 +109,8 @@ def test_a_worker_drains_before_it_ends_and_has_the_time_for_it(name):
 
     assert shell == ["sh", "-c"]
     assert script == "kill -TERM 1; while kill -0 1; do sleep 1; done"  # process 1 is `python -m workers`
-    # The time of preStop counts too; when the last process is killed, its job has still to be given back.
-    assert pod["terminationGracePeriodSeconds"] >= KILL_AFTER_S + 30
+    # The time of preStop counts too.
+    assert pod["terminationGracePeriodSeconds"] >= DRAIN_S
 
 
 @pytest.mark.parametrize("name", WORKERS)

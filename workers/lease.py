@@ -37,6 +37,10 @@ log = logging.getLogger(__name__)
 TERM_AFTER_S = 15
 """A child that did not see the flag for so long gets SIGTERM, and always exits after it."""
 KILL_AFTER_S = 30
+"""And SIGKILL, whatever it is doing: a checkpoint that takes longer to write is given up for the one before."""
+DRAIN_S = KILL_AFTER_S + 30
+"""How long a drain may take: the rest is for hearing of it, giving the job back, and the end of Celery itself. Docker,
+Kubernetes and systemd are told to wait for longer, before they kill what they see."""
 
 
 @dataclass

@@ -12,6 +12,9 @@ import tensorflow as tf
 Tensors = tuple[tf.Tensor, ...]
 
 
+# TensorFlow keeps what a custom gradient is traced in for ever. As a function of its own it is traced once for each
+# shape in a process; traced along with each training, it would keep every training's whole graph.
+@tf.function(autograph=False)
 @tf.custom_gradient
 def recurrence(
     projected: tf.Tensor, recurrent: tf.Tensor, h: tf.Tensor, c: tf.Tensor
