@@ -328,6 +328,11 @@ class Writer:
             seed: numbers from which all that is drawn follows.
         """
         vocabulary = len(weights[-1])
+        self.texts, self.seed, self.written = len(temperatures), seed, 0
+        # XLA never lets go of what it has compiled. With as many columns as the next power of two there are nine
+        # functions for a network instead of one for each number of texts; the columns beyond are dropped.
+        self.columns = 1 << (self.texts - 1).bit_length()
+        padded = [*temperatures, *[1.0] * (self.columns - self.texts)]
         restrict = top_k is not None or top_p is not None
         with tf.device("CPU"):
             tensors = [tf.constant(array, tf.float32) for array in weights]
@@ -337,28 +342,28 @@ class Writer:
                 else SlidingWindow(tensors, window, restrict=restrict)
             )
             self.choice = Choice(
-                tf.constant(temperatures, tf.float32),
+                tf.constant(padded, tf.float32),
                 tf.constant(min(top_k or vocabulary, vocabulary)),
                 tf.constant(top_p or 1.0, tf.float32),
             )
-        self.texts, self.seed, self.written = len(temperatures), seed, 0
 
     def read(self, ids: np.ndarray) -> np.ndarray:
         """Take in the prompt, at least one character; the surprise (nats) of each but the first."""
         with tf.device("CPU"):
             surprises = self.memory.read(ids)
-            self.memory.spread(self.texts)
+            self.memory.spread(self.columns)
         return surprises
 
     def write(self, most: int) -> np.ndarray:
         """Write at most so many further characters: (count, texts) ids. How they are portioned changes nothing."""
         block, begun = divmod(self.written, BLOCK)
         uniforms = np.random.default_rng([*self.seed, block]).random((BLOCK, self.texts), np.float32)
+        uniforms = np.pad(uniforms, ((0, 0), (0, self.columns - self.texts)))
         count = min(most, BLOCK - begun)
         with tf.device("CPU"):
             ids = self.memory.write(self.choice, np.roll(uniforms, -begun, axis=0), count)
         self.written += count
-        return ids
+        return ids[:, : self.texts]
 
     def state(self) -> dict[str, Any]:
         """All of it but the arguments, for a checkpoint."""

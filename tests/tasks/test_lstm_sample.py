@@ -14,7 +14,7 @@ from shared.job import new_token
 from shared.vocabulary import Vocabulary
 from tasks.job_context import JobContext
 from tasks.networks.lstm import CharacterLstm
-from tasks.networks.lstm_writing import Writer, drawn, restricted, tempered
+from tasks.networks.lstm_writing import Writer, carried_writer, drawn, restricted, tempered
 from workers.identity import this_worker
 from workers.run_job import give_back, perform, run_job, write_end
 
@@ -497,3 +497,18 @@ def test_a_file_of_weights_cannot_reach_other_files_or_fill_the_memory(queue, ru
 
     assert (job.status, job.error.code) == ("failed", "invalid_input")
     assert any(word in job.error.message for word in ("link", "another file", "claims"))
+
+
+def test_numbers_of_texts_up_to_the_next_power_of_two_share_what_was_compiled():
+    # Vocabulary 7 and 3 units: a shape that no other test has.
+    weights = CharacterLstm(7, layers=1, units=3, seed=1).weights()
+    before = carried_writer.cache_info().misses
+    written = {}
+    for texts in (3, 4):
+        writer = Writer(weights, mode="stateful", window=5, temperatures=[0.0] * texts, seed=[1])
+        writer.read(np.array([1, 2]))
+        written[texts] = writer.write(6)
+
+    assert carried_writer.cache_info().misses == before + 1
+    assert written[3].shape == (6, 3)
+    assert (written[3] == written[4][:, :3]).all()  # greedy: nothing is drawn
