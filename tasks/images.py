@@ -32,13 +32,14 @@ _AS_STORED: dict[int, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
-def decode(source: PictureSource, *, max_pixels: int) -> np.ndarray:
+def decode(source: PictureSource, *, max_pixels: int, ground: int = 255) -> np.ndarray:
     """Read a picture as everybody sees it: (height, width, 3) uint8 sRGB, upright, on white.
 
-    Transparency is laid on white; a colour profile is converted to sRGB (relative colorimetric, a broken one
-    is ignored). Pictures with more than 8 bits of grey, or floats, are stretched from their own lowest to
-    their highest value, and their profile is left aside: the stretch has replaced their tones. Of 16-bit
-    colours the upper 8 bits are kept. Of an animation or a file of many pages it is the first picture.
+    Transparency is laid on white, or on another grey `ground` (0..255); a colour profile is converted to sRGB
+    (relative colorimetric, a broken one is ignored). Pictures with more than 8 bits of grey, or floats, are
+    stretched from their own lowest to their highest value, and their profile is left aside: the stretch has
+    replaced their tones. Of 16-bit colours the upper 8 bits are kept. Of an animation or a file of many pages it
+    is the first picture.
 
     Raises:
         InvalidInput: whatever `shared.pictures.inspect_picture` refuses.
@@ -48,7 +49,7 @@ def decode(source: PictureSource, *, max_pixels: int) -> np.ndarray:
         load(picture)
         turn = orientation(picture)
         deep = picture.mode == "F" or picture.mode.startswith("I")
-        convert = _stretch(picture, key) if deep else _to_srgb(picture, key)
+        convert = _stretch(picture, key, ground) if deep else _to_srgb(picture, key, ground)
         width, height = picture.size
         upright = np.empty((height, width, 3) if turn < 5 else (width, height, 3), np.uint8)
         stored = _AS_STORED[turn](upright)
@@ -177,10 +178,10 @@ def _take_transparent_color(picture: ImageFile.ImageFile) -> tuple[int, ...] | N
     return tuple(value * numerator // denominator for value in color)
 
 
-def _on_white(colors: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """Lay colours (rows, width, 3) with their alpha (rows, width), uint8, on white: exact to half a level."""
+def _laid_on(ground: int, colors: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """Lay colours (rows, width, 3) with their alpha (rows, width), uint8, on a grey: exact to half a level."""
     opacity = alpha[..., np.newaxis].astype(np.uint16)
-    return ((colors * opacity + 255 * (255 - opacity) + 127) // 255).astype(np.uint8)
+    return ((colors * opacity + ground * (255 - opacity) + 127) // 255).astype(np.uint8)
 
 
 def _is_color(strip: Image.Image, color: tuple[int, ...] | None) -> np.ndarray | None:
@@ -191,7 +192,7 @@ def _is_color(strip: Image.Image, color: tuple[int, ...] | None) -> np.ndarray |
     return (values.reshape(*values.shape[:2], -1) == color).all(axis=-1)
 
 
-def _to_srgb(picture: Image.Image, key: tuple[int, ...] | None) -> _Conversion:
+def _to_srgb(picture: Image.Image, key: tuple[int, ...] | None, ground: int) -> _Conversion:
     """The conversion of an 8-bit picture of any mode; `key` is the colour that stands for transparent."""
     from_profile = _profile_conversion(picture)
     # By libjpeg's own convention 0 is no ink; Adobe writes the opposite and marks its files. Pillow takes all
@@ -207,9 +208,9 @@ def _to_srgb(picture: Image.Image, key: tuple[int, ...] | None) -> _Conversion:
             strip = strip.convert("RGBA")
         colors = np.asarray(from_profile(strip) if from_profile else strip.convert("RGB"))
         if translucent:
-            colors = _on_white(colors, np.asarray(strip.getchannel("A")))
+            colors = _laid_on(ground, colors, np.asarray(strip.getchannel("A")))
         if cleared is not None:
-            colors = np.where(cleared[..., np.newaxis], np.uint8(255), colors)
+            colors = np.where(cleared[..., np.newaxis], np.uint8(ground), colors)
         return colors
 
     return convert
@@ -255,7 +256,7 @@ def _changes_nothing(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
     return bool(np.abs(after - np.asarray(before.convert("RGB"), np.int16)).max() <= 1)
 
 
-def _stretch(picture: ImageFile.ImageFile, key: tuple[int, ...] | None) -> _Conversion:
+def _stretch(picture: ImageFile.ImageFile, key: tuple[int, ...] | None, ground: int) -> _Conversion:
     """The conversion of a grey picture of more than 8 bits: its lowest value becomes 0, its highest 255.
 
     One that has a single value keeps its brightness on the scale that such files use: 65535, or 1 for floats.
@@ -281,7 +282,7 @@ def _stretch(picture: ImageFile.ImageFile, key: tuple[int, ...] | None) -> _Conv
         if white_is_zero:
             grey = 255 - grey
         if (cleared := _is_color(strip, key)) is not None:
-            grey[cleared] = 255
+            grey[cleared] = ground
         return np.broadcast_to(grey[..., np.newaxis], (*grey.shape, 3))
 
     return convert

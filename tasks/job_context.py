@@ -165,9 +165,10 @@ class JobContext:
 
     # Inputs
 
-    def load_image(self, upload_id: str) -> np.ndarray:
-        """An uploaded picture: (height, width, 3) uint8 in sRGB, upright, composited on white."""
-        return decode(self.upload_path(upload_id), max_pixels=self.settings.max_image_pixels)
+    def load_image(self, upload_id: str, *, ground: int = 255) -> np.ndarray:
+        """An uploaded picture: (height, width, 3) uint8 in sRGB, upright, composited on white or another grey."""
+        path = self.upload_path(upload_id)
+        return decode(path, max_pixels=self.settings.max_image_pixels, ground=ground)
 
     def upload_path(self, upload_id: str) -> Path:
         """A local file with an upload's bytes, only to be read."""

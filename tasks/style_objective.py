@@ -8,7 +8,7 @@ computed once. The compiled functions take it as arguments, so that they are kep
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -183,8 +183,9 @@ class Functions:
 
     @cached_property
     def whole_xla(self) -> Any:
-        """The same through XLA: about a tenth faster, but seconds of compilation for each size."""
-        return tf.function(self._whole, input_signature=[self._picture, self._fixed], jit_compile=True)
+        """The same through XLA: about a fifth faster, but seconds of compilation for each size."""
+        whole = partial(self._whole, network=self.network.written_for_xla)
+        return tf.function(whole, input_signature=[self._picture, self._fixed], jit_compile=True)
 
     @cached_property
     def features(self) -> Any:
@@ -212,10 +213,12 @@ class Functions:
         """The weighted total variation loss, and its gradient."""
         return tf.function(self._variation, input_signature=[self._picture, _spec(3)])
 
-    def _whole(self, picture: Tensor, fixed: Fixed) -> tuple[Tensor, Tensor]:
+    def _whole(
+        self, picture: Tensor, fixed: Fixed, network: PretrainedNetwork | None = None
+    ) -> tuple[Tensor, Tensor]:
         with tf.GradientTape() as tape:
             tape.watch(picture)
-            seen = self._seen(picture)
+            seen = self._seen(picture, network)
             grams = self._gram_matrices([seen[layer.name] for layer in self.style_layers], fixed.masks)
             content = fixed.weights[0] * self.content_loss(seen[self.content.name], fixed.content)
             variation = fixed.weights[2] * total_variation_loss(picture)
@@ -223,9 +226,9 @@ class Functions:
             loss = tf.reduce_sum(losses)
         return losses, tape.gradient(loss, picture)
 
-    def _seen(self, picture: Tensor) -> dict[str, Tensor]:
+    def _seen(self, picture: Tensor, network: PretrainedNetwork | None = None) -> dict[str, Tensor]:
         """Each layer's features: (height, width, channels)."""
-        activations = self.network.activations(tf.cast(picture, tf.float32)[None])
+        activations = (network or self.network).activations(tf.cast(picture, tf.float32)[None])
         return {name: features[0] for name, features in activations.items()}
 
     def _gram_matrices(self, features: Sequence[Tensor], masks: Sequence[Tensor]) -> list[Tensor]:

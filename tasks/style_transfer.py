@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
+import scipy
 import tensorflow as tf
 
 from shared.errors import Diverged, InvalidInput, JobCancelled, JobTimedOut
@@ -71,6 +72,8 @@ class Painting:
     losses: list[tuple[float, float, float]] = field(default_factory=list)
     gradients: list[np.ndarray] = field(default_factory=list)
     """Of each evaluation since `picture`: with them the same steps are taken again without the network."""
+    optimiser: list[Any] = field(default_factory=list)
+    """What decides which steps are taken; a release with another optimiser goes on from `picture` without the trace."""
 
     def state(self) -> dict[str, Any]:
         """All that is needed to go on."""
@@ -82,6 +85,7 @@ class Painting:
             "rows": self.rows,
             "losses": np.array(self.losses, np.float64).reshape(-1, 3),
             "gradients": np.array(self.gradients, np.float32).reshape(-1, *self.picture.shape),
+            "optimiser": self.optimiser,
         }
 
     @classmethod
@@ -94,7 +98,14 @@ class Painting:
             rows=state["rows"],
             losses=[tuple(losses) for losses in state["losses"].tolist()],
             gradients=list(state["gradients"]),
+            optimiser=state.get("optimiser", []),
         )
+
+    def keep_trace_of(self, optimiser: list[Any]) -> None:
+        """Forget the evaluations since `picture` if another optimiser made them: its steps led to other points."""
+        if self.optimiser != optimiser:
+            self.losses, self.gradients = [], []
+        self.optimiser = optimiser
 
     @property
     def iterations(self) -> int:
@@ -150,6 +161,7 @@ def run(params: StyleTransferParams, job: JobContext) -> None:
     try:
         for scale in range(painting.scale, len(shapes)):
             painter.paint(scale)
+        painter.tell_end()
     except (JobCancelled, JobTimedOut, Diverged):
         job.save_image("partial.png", painter.finished(painter.best))
         leave_history(painting.rows + painter.new_rows, job)
@@ -177,7 +189,8 @@ class Painter:
         """The picture with the lowest loss so far; always finite."""
         self.new_rows: list[list[float]] = []
         """The history since `painting.picture`."""
-        self._last_preview = 0
+        self._metrics: dict[str, float] = {}
+        self._last_preview = self._previews_by(self._steps_before())
 
     def paint(self, scale: int) -> None:
         """Minimise at one size, in runs of L-BFGS that each start its memory anew.
@@ -193,6 +206,7 @@ class Painter:
         objective = self.objective(shape, planned)
         now = painting.scales[scale]
         run_iterations = self.inputs.params.memory_iterations(shape)
+        painting.keep_trace_of([scipy.__version__, self.inputs.params.corrections(shape), run_iterations])
         while now.iterations < planned:
             stop = self._run(objective, min(run_iterations, planned - now.iterations))
             now.message = stop.message
@@ -257,21 +271,37 @@ class Painter:
         painting.losses, painting.gradients = [], []
         return stop
 
+    def _steps_before(self) -> int:
+        """How many steps of the whole job lie before the painting's picture."""
+        painting = self.painting
+        return sum(self.planned[: painting.scale]) + sum(
+            s.iterations for s in painting.scales[painting.scale :]
+        )
+
+    def _previews_by(self, step: int) -> int:
+        return step // max(1, sum(self.planned) // PREVIEWS)
+
     def tell(self, iteration: int, losses: Losses) -> None:
         """Report where the painting is; here it is stopped, within one evaluation."""
-        done = sum(self.planned[: self.painting.scale]) + self.painting.scales[-1].iterations + iteration
+        done = self._steps_before() + iteration
         total = sum(self.planned)
         height, width = self.shapes[self.painting.scale]
+        self._metrics = {**losses._asdict(), "total": losses.total}
         self.job.report(
             done,
             total,
             f"{width}x{height} px, size {self.painting.scale + 1} of {len(self.shapes)}",
-            metrics={**losses._asdict(), "total": losses.total},
+            metrics=self._metrics,
             checkpoint=self.painting.state,
         )
-        if done // max(1, total // PREVIEWS) > self._last_preview and done < total:
-            self._last_preview = done // max(1, total // PREVIEWS)
+        if self._previews_by(done) > self._last_preview and done < total:
+            self._last_preview = self._previews_by(done)
             self.job.save_image(f"preview-{done:04d}.png", self.finished(self.best))
+
+    def tell_end(self) -> None:
+        """Report that all is done, also where the optimiser ended before its iterations."""
+        total = sum(self.planned)
+        self.job.report(total, total, "painted", metrics=self._metrics, checkpoint=self.painting.state)
 
 
 class _Run:
@@ -387,11 +417,12 @@ def resize_nearest(image: np.ndarray, shape: Shape) -> np.ndarray:
 
 
 def _mask(job: JobContext, upload: str, number: int) -> np.ndarray:
-    """A region picture as (height, width) float32 in 0..1."""
-    mask = luminance(job.load_image(upload)) / 255
+    """A region picture as (height, width) float32 in 0..1; what is transparent is not painted, as if black."""
+    mask = luminance(job.load_image(upload, ground=0)) / 255
     if not mask.max() > 0:
         raise InvalidInput(
-            f"masks: number {number} is black all over: nothing would be painted", field="masks"
+            f"masks: number {number} is black or transparent all over: nothing would be painted",
+            field="masks",
         )
     return mask
 

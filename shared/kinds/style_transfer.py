@@ -111,10 +111,11 @@ class StyleTransferParams(JobParams):
     style_images: list[PictureId] = Field(min_length=1, max_length=8)
     """The picture or pictures whose style is taken; they keep their aspect ratio."""
     style_weights: list[Weight] | None = None
-    """How much each style counts beside the others: `[3, 1]` is three quarters and one. Left out: all alike."""
+    """How much each style counts beside the others, one number per style: 3 and 1 are three quarters and one. Left
+    out: all alike."""
     masks: list[PictureId] | None = None
     """One region picture per style image: the style is painted where it is white, not where it is black, and less
-    where it is grey. Brought to the result's size by the nearest pixel."""
+    where it is grey; transparent counts as black. Brought to the result's size by the nearest pixel."""
     network: Literal["vgg19", "vgg16", "squeezenet"] = "vgg19"
     """The network that looks. `squeezenet` is always there; the weights of the others are downloaded once."""
     content_layer: str = Field(default_factory=_own(lambda own: own.content_layer), validate_default=True)
@@ -144,7 +145,8 @@ class StyleTransferParams(JobParams):
     a minimum near the start, which so decides the layout: from `style` the style image comes back with hints of the
     content, and with ten times the default `content_weight` still does."""
     init_image: PictureId | None = None
-    """The picture that the painting starts from; goes with `init` left out or `image`."""
+    """The picture that the painting starts from, its middle in the content's aspect ratio; goes with `init` left out
+    or `image`."""
     iterations: int = Field(60, ge=1, le=10_000)
     """Steps of L-BFGS at the result's own size; each coarser scale takes twice as many as the next finer one."""
     original_colors: bool = False
@@ -310,6 +312,12 @@ class StyleTransferParams(JobParams):
         Raises:
             InvalidInput: with the field's name and the value that would work.
         """
+        if not (self.content_weight or self.style_weight or self.tv_weight):
+            raise InvalidInput(
+                "style_weight: it, content_weight and tv_weight are all 0, so that nothing would be painted; leave one "
+                "of them out for its default",
+                field="style_weight",
+            )
         uploads = self._uploads(inputs)
         if self.init == "image" and self.init_image is None:
             raise InvalidInput("init is 'image', but there is no init_image", field="init_image")

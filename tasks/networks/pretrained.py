@@ -3,8 +3,8 @@
 import hashlib
 import warnings
 from collections.abc import Iterable
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ import numpy as np
 from shared.errors import WeightsUnavailable
 from shared.networks import NETWORKS
 from tasks.networks import weights
+from tasks.networks.pooling import BlockMaxPooling
 from tasks.networks.squeezenet import build_squeezenet, set_packaged_weights
 
 Pooling = Literal["max", "average"]
@@ -36,6 +37,12 @@ class PretrainedNetwork:
     def activations(self, pictures: Any) -> dict[str, Any]:
         """RGB pictures in 0..255 (batch, height, width, 3) -> each layer's activations; differentiable."""
         return self.model(preprocess(self.name, pictures), training=False)
+
+    @cached_property
+    def written_for_xla(self) -> "PretrainedNetwork":
+        """The same layers and weights, in the form that is the faster one where XLA compiles for a CPU."""
+        model = keras.models.clone_model(self.model, clone_function=_with_block_max_pooling)
+        return replace(self, model=model)
 
 
 def load(
@@ -138,3 +145,8 @@ def _with_average_pooling(layer: keras.Layer) -> keras.Layer:
     if isinstance(layer, keras.layers.MaxPooling2D):
         return keras.layers.AveragePooling2D.from_config(config)
     return type(layer).from_config(config)
+
+
+def _with_block_max_pooling(layer: keras.Layer) -> keras.Layer:
+    # Any other layer is the same object in both models, and its weights are there once.
+    return BlockMaxPooling.from_config(layer.get_config()) if BlockMaxPooling.suits(layer) else layer

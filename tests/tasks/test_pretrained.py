@@ -14,11 +14,13 @@ import h5py
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from shared.errors import JobCancelled, WeightsUnavailable
 from shared.networks import NETWORKS
 from tasks.networks import pretrained, weights
+from tasks.networks.pooling import BlockMaxPooling
 from tasks.networks.pretrained import deprocess, load, preprocess
 from tasks.networks.squeezenet import build_squeezenet, packaged_weights, set_packaged_weights
 
@@ -140,6 +142,53 @@ def test_average_pooling_takes_the_place_of_max_pooling_with_the_same_weights(tm
 
     np.testing.assert_array_equal(by_max["conv1"], by_mean["conv1"])
     assert np.mean(by_mean["fire2"]) < np.mean(by_max["fire2"])
+
+
+@pytest.mark.parametrize("shape", [(8, 6), (7, 9)])
+def test_max_pooling_written_out_has_the_values_and_the_gradient_of_max_pooling(
+    shape: tuple[int, int],
+) -> None:
+    """Of whole numbers from 0 to 3, so that most blocks hold their maximum several times."""
+    features = tf.constant(np.random.default_rng(0).integers(0, 4, (2, *shape, 5)), tf.float32)
+    plain, written = keras.layers.MaxPooling2D(2), BlockMaxPooling(2)
+    weights = tf.range(2.0 * 5 * (shape[0] // 2) * (shape[1] // 2))
+
+    def value_and_gradient(pool: keras.Layer) -> tuple[np.ndarray, np.ndarray]:
+        with tf.GradientTape() as tape:
+            tape.watch(features)
+            pooled = pool(features)
+            weighted = tf.reduce_sum(tf.reshape(pooled, [-1]) * weights)
+        return pooled.numpy(), tape.gradient(weighted, features).numpy()
+
+    for mine, expected in zip(value_and_gradient(written), value_and_gradient(plain), strict=True):
+        np.testing.assert_array_equal(mine, expected)
+
+
+def test_what_is_written_for_xla_is_the_same_network(tmp_path: Path) -> None:
+    pretrained.build("vgg16").save_weights(tmp_path / "vgg16.weights.h5")
+    network = load("vgg16", ["block1_conv1", "block3_conv1"], weights_dir=tmp_path)
+    picture = np.random.default_rng(0).uniform(0, 255, (1, 37, 46, 3)).astype(np.float32)
+
+    written = network.written_for_xla
+
+    assert sum(isinstance(layer, BlockMaxPooling) for layer in written.model.layers) == 2
+    assert {id(weight) for weight in written.model.weights} == {
+        id(weight) for weight in network.model.weights
+    }
+    for layer, expected in network.activations(picture).items():
+        np.testing.assert_array_equal(written.activations(picture)[layer], expected)
+
+
+def test_only_pooling_of_two_by_two_cells_is_written_out() -> None:
+    layers = keras.layers
+    assert BlockMaxPooling.suits(layers.MaxPooling2D(2))
+    for other in (
+        layers.MaxPooling2D(3, strides=2),
+        layers.MaxPooling2D(2, strides=1),
+        layers.MaxPooling2D(2, padding="same"),
+        layers.AveragePooling2D(2),
+    ):
+        assert not BlockMaxPooling.suits(other)
 
 
 def test_inception_v3_from_a_file_is_the_network_that_was_saved(tmp_path: Path) -> None:

@@ -212,6 +212,16 @@ def test_a_style_is_painted_where_its_mask_is_white(paint, upload, result, chels
     assert changed[:36].mean() > 3 * changed[60:].mean()  # the middle is blurred by what the layers see
 
 
+def test_a_mask_may_be_drawn_by_erasing(queue, paint, upload):
+    drawn = np.zeros((20, 30), np.uint8)
+    drawn[:, :15] = 255
+    erased = np.dstack(
+        [np.full((20, 30, 3), 255, np.uint8), drawn]
+    )  # white all over, the right half transparent
+
+    assert bytes_of(queue, paint(masks=[upload(erased)])) == bytes_of(queue, paint(masks=[upload(drawn)]))
+
+
 def test_two_styles_are_painted_each_in_its_own_region(paint, upload, result):
     left = np.zeros((64, 96), np.uint8)
     left[:, :48] = 255
@@ -283,6 +293,7 @@ def test_a_picture_in_its_own_style_is_done_at_once(paint, upload, chelsea, resu
     assert job.summary["loss"] == 0
     assert job.summary["ended_by"] == "minimum"
     assert history(job) == []
+    assert job.progress.step == job.progress.total  # nothing was left to do, so that all is done
     photo = resize(decode(chelsea, max_pixels=10**7), (64, 96))
     assert np.abs(result(job) - photo).max() <= 0.5
 
@@ -352,6 +363,7 @@ def test_an_optimiser_that_stopped_far_below_what_was_asked_is_warned_of(begin):
         ({"network": "inception_v3"}, "network"),
         ({"init": "image"}, "init_image"),
         ({"content_wieght": 1}, "content_wieght"),
+        ({"style_weight": 0, "content_weight": 0, "tv_weight": 0}, "style_weight"),
     ],
 )
 def test_what_cannot_work_is_refused_by_name(paint, params, field):
@@ -625,6 +637,23 @@ def test_a_resumed_job_equals_an_unbroken_one(queue, begin, monkeypatch, reports
     assert bytes_of(queue, resumed) == bytes_of(queue, whole)
     assert bytes_of(queue, resumed, "history.csv") == bytes_of(queue, whole, "history.csv")
     assert resumed.summary["scales"] == whole.summary["scales"]
+    assert names(resumed) == names(whole)  # its previews are of the same steps
+
+
+def test_steps_that_another_optimiser_took_are_not_taken_again():
+    """With more pairs in memory the next points differ, and recorded gradients would be those of other pictures."""
+    picture = np.zeros((4, 6, 3), np.float32)
+    painting = style_transfer.Painting(
+        picture, losses=[(1, 1, 1)], gradients=[picture], optimiser=["1.17", 10, 30]
+    )
+    again = style_transfer.Painting.from_state(painting.state())
+
+    again.keep_trace_of(["1.17", 10, 30])
+    assert len(again.losses) == len(again.gradients) == 1
+
+    again.keep_trace_of(["1.17", 20, 60])
+    assert again.losses == again.gradients == []
+    assert style_transfer.Painting.from_state(again.state()).optimiser == ["1.17", 20, 60]
 
 
 def run_through(queue, job: JobContext) -> None:
