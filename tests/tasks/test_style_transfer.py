@@ -267,7 +267,9 @@ def test_every_way_to_paint_lowers_the_loss(paint, history, start):
 
 
 def test_it_starts_from_the_init_image_that_is_given(paint, upload, result):
-    job = paint(init_image=upload("blue"), style_weight=0, content_weight=0, tv_weight=0)
+    job = paint(
+        init_image=upload("blue"), style_weight=0, content_weight=0
+    )  # a flat picture has no variation to lose
 
     assert job.params["init"] == "image"
     assert np.array_equal(np.unique(result(job).reshape(-1, 3), axis=0), [[0, 0, 255]])
