@@ -704,9 +704,13 @@ class JobStore:
             pipe.srem(f"{P}unwritten", job.id)
             pipe.hdel(f"{P}running", job.id)
             pipe.delete(f"{P}job:{job.id}", f"{P}events:{job.id}", f"{P}dependents:{job.id}")
-            if job.idempotency:
-                pipe.delete(f"{P}idempotency:{job.idempotency.partition(' ')[0]}")
             pipe.execute()
+        self.forget_key(job)
+
+    def forget_key(self, job: Job) -> None:
+        """Free the idempotency key of a job that is gone, if the key still stands for that job."""
+        if job.idempotency:
+            self._run("forget_key", job.idempotency.partition(" ")[0], job.id)
 
 
 def hash_from_job(job: Job) -> dict[str, str | int]:
