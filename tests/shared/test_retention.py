@@ -107,13 +107,11 @@ def test_what_a_killed_writer_left_goes_after_a_day_and_what_is_being_written_st
     """An upload's spool and the temporary files of all writers are called like this."""
     job = run("steps", steps=1)
     upload = queue.upload(b"whole")
-    queue.storage.cache = Path(queue.storage.full("cache"))
     attempt = queue.storage.names(f"jobs/{job.id}/attempts")[0]
     half = [
         Path(queue.storage.root, folder, f".{number:032x}.tmp")
         for number, folder in enumerate(("", "uploads", "keys", f"jobs/{job.id}/attempts/{attempt}"))
     ]
-    half.append(queue.storage.cache / f"{9:032x}.tmp")
     for path in half:
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"half")
