@@ -563,7 +563,11 @@ class JobStore:
         with reachable():
             told = None if fresh else self.redis.get(f"{P}served")
         if told is None:
-            ready = [worker for worker in self.workers() if worker.get("state", "ready") == "ready"]
+            ready = [
+                worker
+                for worker in self.workers()
+                if worker.get("state", "ready") == "ready" and not worker["lost"]
+            ]
             groups = Counter(" ".join(sorted(worker["queues"])) for worker in ready)
             told = json.dumps(list(groups.items()))
             with reachable():
