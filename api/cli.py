@@ -118,18 +118,25 @@ class SubmitCommand(click.Command):
 
     def _advice(self, stray: str, typed: list[str]) -> str:
         """What to say of a word that belongs to no option."""
+        # Of the options that take a value: whether they take several.
         flags = {
             flag: option.multiple
             for option in self.params
-            if isinstance(option, click.Option)
+            if isinstance(option, click.Option) and not option.is_flag
             for flag in option.opts
         }
-        before = typed[: typed.index(stray)] if stray in typed else []
+        # The same word may stand there as an option's value, too.
+        strays = [
+            place
+            for place, word in enumerate(typed)
+            if word == stray and (place == 0 or typed[place - 1] not in flags)
+        ]
+        before = typed[: strays[-1]] if strays else []
         places = [place for place, word in enumerate(before) if word.partition("=")[0] in flags]
         if places:
-            flag, _, value = before[places[-1]].partition("=")
+            flag, equals, value = before[places[-1]].partition("=")
             if flags[flag]:
-                first = value or before[places[-1] + 1]
+                first = value if equals else before[places[-1] + 1]
                 return (
                     f"{stray!r} belongs to no option; repeat it for each value: {flag} {first} {flag} {stray}"
                 )

@@ -126,10 +126,11 @@ def values_of(params: type[JobParams], given: Mapping[str, Any]) -> dict[str, An
             found[name] = converted(value, field, schema.get("$defs", {}))
         except ValueError as error:
             raise click.BadParameter(str(error), param_hint=hint) from error
+    given = with_files(found, lambda file: "0" * 64)
     try:
-        params.model_validate(with_files(found, lambda file: "0" * 64))
+        params.model_validate(given)
     except ValidationError as error:
-        first = first_finding(error)
+        first = first_finding(error, given)
         named = [f"--{first.field.partition('.')[0].replace('_', '-')}"] if first.field else None
         message = first.message
         if message == "not the id of a job":

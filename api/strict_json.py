@@ -134,4 +134,4 @@ def parse(model: type[Model], value: dict[str, Any]) -> Model:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        raise request_invalid(error, model.model_fields) from error
+        raise request_invalid(error, value, model.model_fields) from error

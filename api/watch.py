@@ -61,6 +61,8 @@ _WHY = {
     "stalled": "it made no step for too long",
     "out_of_memory": "the system killed its process for want of memory",
     "device_failed": "its device failed",
+    "stopped": "it was stopped while its worker could not reach the storage",
+    "internal": "its worker could not run it",
     "storage_unavailable": "its worker could not reach the storage",
 }
 

@@ -563,7 +563,11 @@ class JobStore:
         with reachable():
             told = None if fresh else self.redis.get(f"{P}served")
         if told is None:
-            ready = [worker for worker in self.workers() if worker.get("state", "ready") == "ready"]
+            ready = [
+                worker
+                for worker in self.workers()
+                if worker.get("state", "ready") == "ready" and not worker["lost"]
+            ]
             groups = Counter(" ".join(sorted(worker["queues"])) for worker in ready)
             told = json.dumps(list(groups.items()))
             with reachable():
@@ -704,9 +708,13 @@ class JobStore:
             pipe.srem(f"{P}unwritten", job.id)
             pipe.hdel(f"{P}running", job.id)
             pipe.delete(f"{P}job:{job.id}", f"{P}events:{job.id}", f"{P}dependents:{job.id}")
-            if job.idempotency:
-                pipe.delete(f"{P}idempotency:{job.idempotency.partition(' ')[0]}")
             pipe.execute()
+        self.forget_key(job)
+
+    def forget_key(self, job: Job) -> None:
+        """Free the idempotency key of a job that is gone, if the key still stands for that job."""
+        if job.idempotency:
+            self._run("forget_key", job.idempotency.partition(" ")[0], job.id)
 
 
 def hash_from_job(job: Job) -> dict[str, str | int]:

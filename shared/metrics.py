@@ -59,13 +59,15 @@ def gauges(store: JobStore) -> Iterator[Metric]:
         "dreamq_workers", "gauge", "Workers that are registered, by what they do.",
         [
             ({"state": state}, states[state])
-            for state in ("busy", "idle", "draining", "drained", "quarantined")
+            for state in ("busy", "idle", "draining", "drained", "quarantined", "lost")
         ],
     )  # fmt: skip
 
 
 def state_of(worker: dict[str, object]) -> str:
-    """What a worker does: `busy` or `idle`, or why it takes no jobs."""
+    """What a worker does: `busy` or `idle`, or why it takes no jobs (`lost`: it is silent for longer than a lease)."""
+    if worker["lost"]:
+        return "lost"
     state = str(worker.get("state", "ready"))
     return state if state != "ready" else "busy" if worker["jobs"] else "idle"
 

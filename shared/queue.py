@@ -120,7 +120,12 @@ class Queue:
         """Submit under an idempotency key: of many equal requests, however parallel, one makes the job."""
         body = [kind, dict(params), wishes.priority, wishes.depends_on, wishes.labels]
         key_hash = hashlib.sha256(key.encode()).hexdigest()
-        body_hash = hashlib.sha256(json.dumps(body, sort_keys=True, default=str).encode()).hexdigest()
+        try:
+            written = json.dumps(body, sort_keys=True, default=str)
+        except (TypeError, ValueError, RecursionError) as error:
+            self._checked(kind, params, wishes.depends_on)  # says which parameter it is
+            raise InvalidInput(f"params: cannot be written as JSON ({error})", field="params") from error
+        body_hash = hashlib.sha256(written.encode()).hexdigest()
         job, bound = None, self._bound(key_hash)
         if bound is None:
             # Checked before the key is bound, so that a refused request leaves the key free for a corrected one.
@@ -197,7 +202,7 @@ class Queue:
             try:
                 checked = KINDS[kind].model_validate(params)
             except ValidationError as error:
-                raise invalid_input(error, KINDS[kind].model_fields) from error
+                raise invalid_input(error, params, KINDS[kind].model_fields) from error
         self._hold(ids_in([checked.model_dump(mode="json"), list(depends_on)]))
         inputs = SubmitInputs(self)
         checked.check(inputs)
@@ -433,19 +438,30 @@ def ended_status(job: Job) -> dict[str, Any]:
     }
 
 
-def invalid_input(error: ValidationError, known: Iterable[str]) -> InvalidInput:
+def invalid_input(error: ValidationError, given: object, known: Iterable[str]) -> InvalidInput:
     """The trouble that the parameters' model found, in our words, with the field's name.
 
     Args:
-        known: the kind's parameters.
+        given: the parameters as they came.
+        known: those that the kind has.
     """
-    first = first_finding(error)
+    first = first_finding(error, given)
     field = first.field or "params"
     if first.type == "extra_forbidden":
         return InvalidInput(f"there is no parameter {field!r}; there are {', '.join(known)}", field=field)
     if first.type == "missing":
         return InvalidInput(f"{field} is required", field=field)
-    return InvalidInput(f"{field}: {first.message} (given: {first.input!r:.80})", field=field)
+    return InvalidInput(f"{field}: {first.message} (given: {_shown(first.input)})", field=field)
+
+
+def _shown(value: object) -> str:
+    """The beginning of a value as Python writes it."""
+    try:
+        return f"{value!r:.80}"
+    except (
+        Exception
+    ):  # whatever a caller's own class raises; and Python writes no number of more than 4300 digits
+        return f"what cannot be shown, of type {type(value).__name__}"
 
 
 # For Python programs: `from shared.queue import submit, upload`

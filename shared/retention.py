@@ -118,11 +118,22 @@ class Retention:
         with self.removal(job.id, self.pruned.jobs) as granted:
             if granted:
                 self.store.forget(job)
-                if job.idempotency:
-                    self.storage.delete(key_file(job.idempotency.partition(" ")[0]))
-                # `job.json` last: what a crash leaves is found again by the next turn.
+                # `job.json` late: what a crash leaves is found again by the next turn.
                 for path in (f"jobs/{job.id}/attempts", cancel_file(job.id), f"jobs/{job.id}"):
                     self.storage.delete(path)
+                self.free_key(job)
+
+    def free_key(self, job: Job) -> None:
+        """Let the idempotency key of a removed job go, unless it stands for another job by now.
+
+        After the job's files: as long as there are any, whoever sends the request again is shown this job.
+        """
+        if not job.idempotency:
+            return
+        key = job.idempotency.partition(" ")[0]
+        if self.key_names(key) == job.id:
+            self.storage.delete(key_file(key))
+        self.store.forget_key(job)  # a submit may have bound it anew, from the file
 
     def remove_upload(self, upload: str) -> None:
         """An upload."""
@@ -167,13 +178,20 @@ class Retention:
 
     def is_spent(self, key: str) -> bool:
         """Whether an idempotency key stands for no job."""
-        try:
-            job_id = self.storage.read(key_file(key)).decode().partition(" ")[0]
-            return not self.store.exists(job_id) and not self.storage.exists(job_file(job_id))
-        except FileNotFoundError:
+        job_id = self.key_names(key)
+        if job_id is None:
             return False  # it went with its job
-        except (ValueError, InvalidInput):
+        try:
+            return not self.store.exists(job_id) and not self.storage.exists(job_file(job_id))
+        except InvalidInput:
             return True  # damaged: it stands for nothing
+
+    def key_names(self, key: str) -> str | None:
+        """The job that an idempotency key was last used for, by the storage; None when it knows none."""
+        try:
+            return self.storage.read(key_file(key)).decode(errors="replace").partition(" ")[0]
+        except FileNotFoundError:
+            return None
 
     def remove_refused(self, now_ms: int) -> None:
         """Jobs of which nothing is left but that they were refused: no Redis can still take them up."""

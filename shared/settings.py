@@ -80,7 +80,7 @@ class Settings(BaseModel):
         try:
             return cls.model_validate(given)
         except ValidationError as error:
-            first = first_finding(error)
+            first = first_finding(error, given)
             name = first.field.upper()
             # A URL may hold a password, and messages end up in logs.
             shown = "" if name.endswith("_URL") else f"={given[name.lower()]!r}"

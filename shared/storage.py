@@ -2,9 +2,11 @@
 
 import errno
 import hashlib
+import logging
 import os
 import re
 import shutil
+import stat
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -24,6 +26,8 @@ from shared.errors import (
     UploadNotFound,
     UploadTooLarge,
 )
+
+log = logging.getLogger(__name__)
 
 LONGEST_NAME = 128
 NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{LONGEST_NAME - 1}}}")
@@ -98,7 +102,7 @@ class Storage:
         except (ImportError, ValueError) as error:
             raise StorageUnavailable(f"STORAGE_URL={url!r} cannot be used: {error}") from error
         self.local = isinstance(self.fs, LocalFileSystem)
-        self.cache = Path(tempfile.gettempdir()) / "dreamq-cache"
+        self.cache = Path(tempfile.gettempdir()) / f"dreamq-cache-{os.getuid()}"
 
     def full(self, path: str) -> str:
         """The path as the file system knows it."""
@@ -197,21 +201,23 @@ class Storage:
     def remove_half_files(self, folder: str, *, before_ms: int, dry_run: bool = False) -> list[str]:
         """Remove what killed writers have left half written in a folder; the paths. (An object store has none.)
 
+        A file or folder that cannot be looked at, or removed, is logged and left.
+
         Args:
-            folder: "" for the root, and this machine's cache with it.
+            folder: "" for the root, or for this machine's cache of an object store.
             before_ms: what was written to since then may be somebody's work (milliseconds since 1970).
             dry_run: only say which.
         """
-        places = [Path(self.root, folder)] if self.local else []
-        places += [] if folder else [self.cache]
+        if not self.local and folder:
+            return []
+        place = Path(self.root, folder) if self.local else self.cache
         found = []
-        with self._told_apart():
-            for path in (path for place in places if place.is_dir() for path in place.iterdir()):
-                with suppress(FileNotFoundError):  # its writer has just come to its end
-                    if _TEMPORARY.fullmatch(path.name) and path.stat().st_mtime * 1000 < before_ms:
-                        found.append(str(path))
-                        if not dry_run:
-                            path.unlink()
+        for path in _half_files(place):
+            with _passed_over(path):
+                if path.stat().st_mtime * 1000 < before_ms:
+                    if not dry_run:
+                        path.unlink()
+                    found.append(str(path))
         return found
 
     def delete(self, path: str) -> None:
@@ -231,14 +237,29 @@ class Storage:
             if self._info(path)["type"] != "file":
                 raise FileNotFoundError(path)
             return Path(self.full(path))
-        copy = self.cache / hashlib.sha256(f"{self.url}\n{path}".encode()).hexdigest()
+        copy = self._own_cache() / hashlib.sha256(f"{self.url}\n{path}".encode()).hexdigest()
         if not copy.exists():
-            self.cache.mkdir(parents=True, exist_ok=True, mode=0o700)
             temporary = copy.with_name(f"{uuid.uuid4().hex}.tmp")
             with self._told_apart():
                 self.fs.get_file(self.full(path), str(temporary))
             temporary.replace(copy)
         return copy
+
+    def _own_cache(self) -> Path:
+        """The cache's folder, made where it is missing.
+
+        Raises:
+            StorageUnavailable: it is another user's, who could put other bytes in a copy's place.
+        """
+        with told_apart(writing=True):
+            with suppress(FileExistsError):
+                self.cache.mkdir(parents=True, mode=0o700)
+            found = self.cache.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+            raise StorageUnavailable(
+                f"{self.cache} is not a folder of this user's: remove it, or set TMPDIR to a folder of your own"
+            )
+        return self.cache
 
     def check(self) -> None:
         """Raise StorageUnavailable (or StorageFull) unless a file can be written and removed."""
@@ -275,9 +296,9 @@ class Storage:
     @contextmanager
     def _spool(self) -> Iterator[IO[bytes]]:
         """A temporary file for what comes in: beside the uploads where they can be renamed, else on this machine."""
-        folder = Path(self.full("uploads")) if self.local else self.cache
+        folder = Path(self.full("uploads")) if self.local else self._own_cache()
         with told_apart():
-            folder.mkdir(parents=True, exist_ok=True, mode=0o777 if self.local else 0o700)
+            folder.mkdir(parents=True, exist_ok=True)
             spool = (folder / f".{uuid.uuid4().hex}.tmp").open("wb")
         try:
             with spool:
@@ -305,6 +326,24 @@ class Storage:
             return self.local_path(f"uploads/{upload_id}")
         except FileNotFoundError as error:
             raise UploadNotFound(f"there is no upload {upload_id}; upload the file first") from error
+
+
+def _half_files(place: Path) -> list[Path]:
+    """What has a half file's name in a folder; nothing, and a word in the log, where one cannot look into it."""
+    with _passed_over(place):
+        return [path for path in place.iterdir() if _TEMPORARY.fullmatch(path.name)]
+    return []
+
+
+@contextmanager
+def _passed_over(path: Path) -> Iterator[None]:
+    """Go on after trouble with one file or folder; one that is gone (its writer has come to its end) is none."""
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        log.warning("%s is left alone: %s", path, error.strerror)
 
 
 def written_ms(entry: dict[str, Any]) -> int:

@@ -1,7 +1,7 @@
 """What pydantic finds wrong, in dreamq's words: which field, and what it takes instead."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -16,8 +16,8 @@ LABEL_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
 IDEMPOTENCY_KEY_PATTERN = r"^[\x21-\x7e](?:[\x20-\x7e]{0,253}[\x21-\x7e])?$"
 
 JobId = Annotated[str, Field(pattern=ID_PATTERN)]
-LabelName = Annotated[str, Field(pattern=LABEL_NAME_PATTERN)]
-LabelValue = Annotated[str, Field(max_length=255)]
+LabelName = Annotated[str, Field(strict=True, pattern=LABEL_NAME_PATTERN)]
+LabelValue = Annotated[str, Field(strict=True, max_length=255)]
 Labels = Annotated[dict[LabelName, LabelValue], Field(max_length=32)]
 DependsOn = Annotated[list[JobId], Field(max_length=100)]
 
@@ -51,10 +51,18 @@ _BY_START = {
     "list_type": "must be a list",
     "tuple_type": "must be a list",
 }
+_LONGEST_PART = 80
 _SHAPE = re.compile(
     r"(literal|constrained|function|nullable|dict|list|tuple|lax|json)[-\[].*|int|float|str|bool"
 )
 """What pydantic adds to a place to say which of several shapes it tried there."""
+
+
+_KEY = "[key]"
+"""What pydantic adds to the place of a name that is wrong itself."""
+_NOTHING = object()
+
+Place = tuple[int | str, ...]
 
 
 class Finding(NamedTuple):
@@ -69,23 +77,58 @@ class Finding(NamedTuple):
     input: Any
 
 
-def first_finding(error: ValidationError) -> Finding:
-    """What to tell of a model's trouble; a misspelt name first, since it may be why another field is missing."""
+def first_finding(error: ValidationError, given: object) -> Finding:
+    """What to tell of a model's trouble; a misspelt name first, since it may be why another field is missing.
+
+    Args:
+        given: what the model was to be made of.
+    """
     # A default that is made from another field is not made when that field is wrong: a consequence, not a cause.
     found = [one for one in error.errors() if one["type"] != "default_factory_not_called"]
     first = min(found, key=lambda one: one["type"] != "extra_forbidden")
-    field = _place(first["loc"])
+    place = _place(first, given)
     # A field that takes several shapes has an error for each.
-    messages = dict.fromkeys(_said(one) for one in found if _place(one["loc"]) == field)
+    messages = dict.fromkeys(_said(one) for one in found if _place(one, given) == place)
     message = ", or ".join(messages).replace(", or must be ", ", or ")
+    field = ".".join(_cut(str(part)) for part in place if part != _KEY)
     return Finding(first["type"], field, message, first["input"])
 
 
-def _place(loc: tuple[int | str, ...]) -> str:
-    parts = [str(part) for part in loc]
-    return ".".join(
-        [*parts[:1], *(part for part in parts[1:] if part != "[key]" and not _SHAPE.fullmatch(part))]
-    )
+def _cut(part: str) -> str:
+    return part if len(part) <= _LONGEST_PART else f"{part[: _LONGEST_PART - 1]}…"
+
+
+def _place(found: Mapping[str, Any], given: object) -> Place:
+    """Where one of pydantic's errors is, without what it says of the shape that it tried there."""
+    loc = found["loc"]
+    if not loc:
+        return ()
+    ways = [((loc[0], *parts), end) for parts, end in _ways(loc[1:], _inside(given, loc[0]))]
+    # A name among the user's own may look like a shape: that way is right which leads to what pydantic looked at.
+    return next((place for place, end in ways if end is found["input"]), ways[0][0])
+
+
+def _ways(loc: Place, value: object) -> Iterator[tuple[Place, object]]:
+    """All that a place may mean, likeliest first, each with what stands there."""
+    if not loc:
+        yield (), value
+        return
+    part, rest = loc[0], loc[1:]
+    inside = _inside(value, part)
+    shape = isinstance(part, str) and _SHAPE.fullmatch(part)
+    if inside is not _NOTHING or not shape:
+        yield from (((part, *parts), end) for parts, end in _ways(rest, inside))
+    if shape:
+        yield from _ways(rest, value)
+
+
+def _inside(value: object, part: int | str) -> object:
+    """What stands under a name or number in a value."""
+    if isinstance(value, Mapping):
+        return value.get(part, _NOTHING)
+    if isinstance(value, list | tuple) and isinstance(part, int) and 0 <= part < len(value):
+        return value[part]
+    return _NOTHING
 
 
 def _said(found: Mapping[str, Any]) -> str:
@@ -109,9 +152,9 @@ def _form(pattern: str) -> str:
     return _FORMS.get(pattern, f"does not have the form {pattern}")
 
 
-def request_invalid(error: ValidationError, known: Mapping[str, Any]) -> RequestInvalid:
+def request_invalid(error: ValidationError, given: object, known: Mapping[str, Any]) -> RequestInvalid:
     """The trouble with a request, as our error; `known` are the fields that there are."""
-    first = first_finding(error)
+    first = first_finding(error, given)
     if first.type == "extra_forbidden":
         message = f"there is no field {first.field!r} here; there are {', '.join(known)}"
     elif first.type == "missing":
@@ -141,4 +184,4 @@ class Wishes(BaseModel):
         try:
             return cls.model_validate(given)
         except ValidationError as error:
-            raise request_invalid(error, cls.model_fields) from error
+            raise request_invalid(error, given, cls.model_fields) from error

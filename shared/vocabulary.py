@@ -60,7 +60,9 @@ class Vocabulary(BaseModel):
                 return cls.model_validate(found)
             return cls.model_validate({"characters": "".join(_in_order(found))})
         except ValidationError as error:
-            raise InvalidInput(f"not a vocabulary: {first_finding(error).message}", field=field) from error
+            raise InvalidInput(
+                f"not a vocabulary: {first_finding(error, data).message}", field=field
+            ) from error
         except (ValueError, RecursionError) as error:
             raise InvalidInput(f"not a vocabulary: {error}", field=field) from error
 

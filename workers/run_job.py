@@ -21,6 +21,7 @@ from shared.errors import (
     DreamqError,
     InvalidInput,
     JobCancelled,
+    JobNotFound,
     JobPreempted,
     JobTimedOut,
     LeaseLost,
@@ -204,7 +205,7 @@ def checked_params(job: Job) -> JobParams:
     except KeyError as error:
         raise InvalidInput(f"this worker knows no kind {job.kind!r}") from error
     except ValidationError as error:
-        raise invalid_input(error, KINDS[job.kind].model_fields) from error
+        raise invalid_input(error, job.params, KINDS[job.kind].model_fields) from error
 
 
 def failed(code: str, message: str, *, recycle: bool = False) -> End:
@@ -278,10 +279,15 @@ def hand_back_if_shut_down(context: JobContext, error: Failure | None) -> None:
 
     Raises:
         JobPreempted: it is to go back to the queue.
+        LeaseLost: Redis has been emptied; recovery takes the job up anew from the storage.
     """
     if error is None or error.code != StorageFull.code:
         return
-    if insist(lambda: context.queue.store.get(context.claim.job_id)).stop == "shutdown":
+    try:
+        job = insist(lambda: context.queue.store.get(context.claim.job_id))
+    except JobNotFound as emptied:
+        raise LeaseLost() from emptied
+    if job.stop == "shutdown":
         raise JobPreempted()
 
 

@@ -77,6 +77,21 @@ def test_submit_prints_the_id_and_where_to_look(dreamq, queue):
             ["submit", "style_transfer", "--content-image={a}", "--style-images={a}", "{b}"],
             "--style-images {a} --style-images {b}",
         ),
+        # The stray word stands there as an option's value, too.
+        (
+            ["submit", "deepdream", "--image", "{a}", "--label", "a=1", "a=1"],
+            "'a=1' belongs to no option; repeat it for each value: --label a=1 --label a=1",
+        ),
+        (
+            ["submit", "style_transfer", "--style-images", "{a}", "--content-image", "{a}", "{a}"],
+            "'{a}' belongs to no option: a kind's parameters are all options",
+        ),
+        (
+            ["submit", "style_transfer", "--content-image", "{a}", "--style-images", "{a}", "{a}"],
+            "'{a}' belongs to no option; repeat it for each value: --style-images {a} --style-images {a}",
+        ),
+        (["submit", "steps", "--label=", "x"], "'x' belongs to no option; repeat it for each value: --label"),
+        (["submit", "steps", "x", "--label", "x"], "'x' belongs to no option: a kind's parameters are all"),
         (["submit", "steps", "many"], "'many' belongs to no option: a kind's parameters are all options"),
         (
             ["submit", "steps", "--steps", "1", "2"],

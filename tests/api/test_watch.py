@@ -90,6 +90,16 @@ def test_a_message_cannot_paint_the_terminal():
             {"status": "queued", "attempt": 1, "reason": "shutdown", "goes_on_from_step": None},
             "queued again: its worker shut down; it begins anew",
         ),
+        (
+            "status",
+            {"status": "queued", "attempt": 1, "reason": "internal", "goes_on_from_step": None},
+            "queued again: its worker could not run it; it begins anew",
+        ),
+        (
+            "status",
+            {"status": "queued", "attempt": 1, "reason": "stopped", "goes_on_from_step": None},
+            "queued again: it was stopped while its worker could not reach the storage; it begins anew",
+        ),
         ("status", {"status": "succeeded"}, ""),  # the end is told apart
         (*progress(1, 2), "step 1 of 2"),
         (*progress(1, 0), "step 1"),

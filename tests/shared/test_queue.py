@@ -9,7 +9,7 @@ from pathlib import Path
 from subprocess import run as run_process
 
 import pytest
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from shared.errors import (
     ArtifactNotFound,
@@ -24,6 +24,7 @@ from shared.errors import (
 from shared.job import JobStatus, new_job_id
 from shared.kinds import KINDS
 from shared.queue import Queue, invalid_input, submit, upload
+from shared.validation import first_finding
 from tests.faults.steps import StepsParams, chain
 
 
@@ -65,6 +66,8 @@ def test_what_can_be_known_at_submit_is_refused_at_submit_by_its_field(queue, pa
     [({"priority": "urgent"}, "priority"), ({"priority": None}, "priority"), ({"priority": ["low"]}, "priority"),
      ({"labels": ["a"]}, "labels"), ({"labels": {"a": 1}}, "labels.a"), ({"labels": {1: "a"}}, "labels.1"),
      ({"labels": {"a=b": "x"}}, "labels.a=b"), ({"labels": {"a": "\ud800"}}, "labels.a"),
+     ({"labels": {"a": b"x"}}, "labels.a"), ({"labels": {b"a": "x"}}, "labels.b'a'"),
+     ({"labels": {"x" * 900_000: "x"}}, f"labels.{'x' * 79}…"),
      ({"depends_on": "abc"}, "depends_on"), ({"depends_on": [None]}, "depends_on.0"), ({"depends_on": 7}, "depends_on"),
      ({"depends_on": ["../../etc"]}, "depends_on.0"), ({"idempotency_key": ""}, "idempotency_key"),
      ({"idempotency_key": 7}, "idempotency_key"), ({"idempotency_key": "x" * 256}, "idempotency_key")],
@@ -115,6 +118,63 @@ ODD = (
 )
 
 
+LIST = [1]
+LIST.append(LIST)
+
+
+@pytest.mark.parametrize("key", [None, "k"])
+@pytest.mark.parametrize(
+    ("params", "field"),
+    [
+        ({"seed": 10**5000}, "seed"),  # Python writes no such number
+        ({"seed": {1: 1, "a": 2}}, "seed"),  # its names cannot be sorted
+        ({"seed": LIST}, "seed"),
+    ],
+)
+def test_what_cannot_be_written_as_json_is_refused_by_field_under_a_key_too(queue, params, field, key):
+    with pytest.raises(InvalidInput) as caught:
+        queue.submit("steps", params, idempotency_key=key)
+
+    assert caught.value.field == field
+    assert len(caught.value.message) < 300
+    assert list(queue.store.redis.scan_iter("dreamq:idempotency:*")) == []
+
+
+@pytest.mark.parametrize("name", ["int", "str", "float", "bool", "list-a", "function-x", "json-x"])
+def test_a_name_that_looks_like_one_of_pydantics_shapes_is_told_as_the_users_own(queue, name):
+    with pytest.raises(RequestInvalid) as caught:
+        queue.submit("steps", {}, labels={"fine": "x", name: "a" * 256, "str.": 5})
+    assert caught.value.message == f"labels.{name}: must have at most 255 characters"
+
+    layers = {name: -1, "int.": "x"}
+    named = {"content_image": "0" * 64, "style_images": ["0" * 64], "style_layers": layers}
+    with pytest.raises(InvalidInput) as refused:
+        queue.submit("style_transfer", named)
+    assert refused.value.field == f"style_layers.{name}"
+    assert ", or " not in refused.value.message
+
+
+class Shapes(BaseModel):
+    """A place that takes a number, or numbers by name."""
+
+    place: int | dict[str, int]
+
+
+@pytest.mark.parametrize(
+    ("given", "field", "message"),
+    [
+        ({"place": "x"}, "place", "must be a whole number, or an object: names, each with a value"),
+        ({"place": {"int": "x"}}, "place", "must be a whole number"),
+        ({"place": {"a": 1, 5: 2}}, "place", "must be a whole number"),
+    ],
+)
+def test_each_shape_that_a_place_takes_is_told_once(given, field, message):
+    with pytest.raises(ValidationError) as caught:
+        Shapes.model_validate(given)
+
+    assert first_finding(caught.value, given)[1:3] == (field, message)
+
+
 def test_every_refusal_of_a_parameter_speaks_our_words():
     """Whatever stands in any parameter of any kind: no message is pydantic's own."""
     refusals = []
@@ -125,7 +185,7 @@ def test_every_refusal_of_a_parameter_speaks_our_words():
             try:
                 params.model_validate({**required, name: odd})
             except ValidationError as error:
-                refusals.append(invalid_input(error, params.model_fields))
+                refusals.append(invalid_input(error, {**required, name: odd}, params.model_fields))
 
     theirs = re.compile(r"Input|should|valid |pattern|default_factory|parse|Literal")
     assert [error.message for error in refusals if theirs.search(error.message) or not error.field] == []

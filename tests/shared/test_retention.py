@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from shared.artifacts import write_job
-from shared.errors import JobNotFound
+from shared.errors import JobNotFound, StorageUnavailable
 from shared.job import JobStatus, Worker
 from shared.retention import DAY_MS, Retention, RetentionThread
 from workers.run_job import run_job
@@ -107,13 +107,11 @@ def test_what_a_killed_writer_left_goes_after_a_day_and_what_is_being_written_st
     """An upload's spool and the temporary files of all writers are called like this."""
     job = run("steps", steps=1)
     upload = queue.upload(b"whole")
-    queue.storage.cache = Path(queue.storage.full("cache"))
     attempt = queue.storage.names(f"jobs/{job.id}/attempts")[0]
     half = [
         Path(queue.storage.root, folder, f".{number:032x}.tmp")
         for number, folder in enumerate(("", "uploads", "keys", f"jobs/{job.id}/attempts/{attempt}"))
     ]
-    half.append(queue.storage.cache / f"{9:032x}.tmp")
     for path in half:
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"half")
@@ -140,6 +138,51 @@ def test_an_idempotency_key_goes_with_its_job_and_one_without_a_job_when_it_is_o
 
     assert queue.storage.names("keys") == [waiting.idempotency.partition(" ")[0]]
     assert queue.submit("steps", {}, idempotency_key="of a job that waits").id == waiting.id
+
+
+def submit_under_key(queue):
+    return queue.submit("steps", {"seed": 1}, idempotency_key="K")
+
+
+def test_a_prune_that_dies_on_the_way_frees_no_key_that_another_job_has(queue, prune, monkeypatch):
+    old = submit_under_key(queue)
+    queue.cancel(old.id)
+    delete = queue.storage.delete
+
+    def die(path: str) -> None:
+        if path == f"jobs/{old.id}":
+            raise StorageUnavailable("killed here")
+        delete(path)
+
+    with monkeypatch.context() as dying:
+        dying.setattr(queue.storage, "delete", die)
+        with pytest.raises(StorageUnavailable):
+            prune(DAYS + 1)
+
+    assert submit_under_key(queue).id == old.id  # it is still there
+    queue.store.redis.delete("dreamq:removing")  # as after ten minutes
+    assert prune(DAYS + 1).jobs == [old.id]
+    assert (queue.storage.names("keys"), list(queue.store.redis.scan_iter("dreamq:idempotency:*"))) == (
+        [],
+        [],
+    )
+    new = submit_under_key(queue)
+    assert new.id != old.id
+    assert submit_under_key(queue).id == new.id
+
+
+def test_of_two_prunes_at_once_the_later_frees_no_key_that_another_job_has(queue, prune):
+    old = submit_under_key(queue)
+    seen = queue.cancel(old.id)
+    assert prune(DAYS + 1).jobs == [old.id]
+    new = submit_under_key(queue)
+
+    Retention(queue, DAYS).remove_job(seen)
+
+    key = new.idempotency.partition(" ")[0]
+    assert queue.store.reserved(key)[0] == new.id
+    assert queue.storage.read(f"keys/{key}").decode() == new.idempotency.replace(key, new.id)
+    assert submit_under_key(queue).id == new.id
 
 
 def test_of_a_refused_job_nothing_is_left_in_the_end(queue, prune):

@@ -121,6 +121,58 @@ def test_a_write_that_fails_leaves_no_half_file(tmp_path, monkeypatch, number, e
     assert [path.name for path in Path(tmp_path).rglob("*") if path.is_file()] == ["whole"]
 
 
+def test_half_files_of_the_cache_go_and_one_that_cannot_be_removed_is_left(tmp_path):
+    storage = Storage(f"memory://{tmp_path.name}")
+    storage.cache = tmp_path / "cache"
+    assert storage.remove_half_files("", before_ms=2**50) == []  # there is no cache yet
+
+    storage.cache.mkdir()
+    half, stuck, copy = (storage.cache / name for name in (f"{1:032x}.tmp", f"{2:032x}.tmp", "ab" * 32))
+    half.write_bytes(b"half")
+    stuck.mkdir()  # unlink is refused
+    copy.write_bytes(b"whole")
+
+    assert storage.remove_half_files("uploads", before_ms=2**50) == []
+    assert storage.remove_half_files("", before_ms=2**50) == [str(half)]
+    assert sorted(storage.cache.iterdir()) == sorted([stuck, copy])
+
+
+def test_a_local_storage_never_looks_into_the_cache(tmp_path):
+    storage = Storage(str(tmp_path / "root"))
+    storage.cache = tmp_path / "cache"
+    storage.cache.mkdir()
+    (storage.cache / f"{1:032x}.tmp").write_bytes(b"half")
+
+    assert storage.remove_half_files("", before_ms=2**50) == []
+
+
+@pytest.mark.parametrize("whose", ["another user's", "a link", "a file"])
+def test_a_cache_that_is_not_ours_is_refused_with_what_to_do(tmp_path, monkeypatch, whose):
+    storage = Storage(f"memory://{tmp_path.name}")
+    storage.cache = tmp_path / "cache"
+    storage.write("uploads/a", b"x")
+    if whose == "another user's":
+        storage.cache.mkdir()
+        mine = os.getuid()
+        monkeypatch.setattr(os, "getuid", lambda: mine + 1)
+    elif whose == "a link":
+        (tmp_path / "elsewhere").mkdir()
+        storage.cache.symlink_to(tmp_path / "elsewhere")
+    else:
+        storage.cache.write_bytes(b"")
+
+    for use in (
+        lambda: storage.local_path("uploads/a"),
+        lambda: storage.store_upload(io.BytesIO(b"abc"), limit_bytes=10),
+    ):
+        with pytest.raises(StorageUnavailable, match=r"cache is not a folder of this user's: .* set TMPDIR"):
+            use()
+
+
+def test_each_user_has_a_cache_of_its_own(tmp_path):
+    assert Storage(str(tmp_path)).cache.name == f"dreamq-cache-{os.getuid()}"
+
+
 def test_an_upload_is_found_under_its_hash(storage):
     upload = storage.store_upload(io.BytesIO(b"\x89PNG\r\n\x1a\n..."), limit_bytes=100)
 

@@ -80,6 +80,19 @@ def test_a_job_that_finds_no_room_while_its_worker_shuts_down_is_given_back(
     assert bool(queue.storage.names(f"jobs/{job.id}/attempts")) == status.ended
 
 
+def test_a_job_that_finds_no_room_as_redis_is_emptied_leaves_no_end(queue, monkeypatch):
+    def fill_the_disk(_params, job):
+        queue.store.redis.flushdb()
+        raise StorageFull()
+
+    monkeypatch.setattr("tests.faults.steps.run", fill_the_disk)
+    job = queue.submit("steps", {})
+    run_job(job.id)
+
+    assert queue.get(job.id).status == JobStatus.QUEUED  # as the storage has it, for recovery
+    assert queue.storage.names(f"jobs/{job.id}/attempts") == []
+
+
 def test_the_end_is_in_the_manifest_the_record_and_the_storage(queue, run):
     job = run("steps", steps=3, seed=1)
 
