@@ -11,6 +11,7 @@ import click
 from api import cli
 from shared.kinds import KINDS as KNOWN
 from shared.kinds.base import JobParams
+from shared.kinds.style_transfer import STYLE_DEFAULTS
 from shared.pictures import PictureInfo
 from shared.placement import class_for
 from shared.settings import Settings
@@ -28,12 +29,15 @@ given. An *upload* is the id that an upload was answered with; the command line 
 
 def documents() -> dict[Path, str]:
     """Each file that is generated, whole or in part, and what it should hold."""
-    readme, scaling = ROOT / "README.md", ROOT / "docs/scaling.md"
+    readme, scaling, style = (
+        ROOT / name for name in ("README.md", "docs/scaling.md", "docs/style-transfer.md")
+    )
     text = replaced(readme.read_text(), "kinds", kinds_table())
     return {
         readme: replaced(text, "settings", settings_table()),
         ROOT / "docs/kinds.md": kinds_page(),
         scaling: replaced(scaling.read_text(), "memory", memory_table()),
+        style: replaced(style.read_text(), "layers", layers_table()),
         ROOT / "docs/command-line.md": command_line_page(),
     }
 
@@ -127,6 +131,15 @@ def memory_table() -> str:
         said = f"{forecast / 2**30:.2f} GiB" if forecast >= 2**20 else "little"
         rows.append((f"`{kind}`", ", ".join(of) or "defaults", said, f"`{class_for(forecast)}`"))
     return table(("kind", "of", "forecast", "class"), rows)
+
+
+def layers_table() -> str:
+    """What style transfer looks at with each network."""
+    rows = []
+    for network, own in STYLE_DEFAULTS.items():
+        weights = ", ".join(f"`{name}` {weight:g}" for name, weight in own.style_layers.items())
+        rows.append((f"`{network}`", f"`{own.content_layer}`", weights))
+    return table(("network", "content layer", "style layers and their weights"), rows)
 
 
 def kinds_table() -> str:

@@ -46,9 +46,10 @@ def test_every_link_to_a_file_leads_to_one():
     assert [link for page, link in links if not (page.parent / link).exists()] == []
 
 
-def test_the_python_example_is_code_that_compiles():
-    for example in re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL):
-        compile(example, "README.md", "exec")
+def test_the_python_examples_are_code_that_compiles():
+    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        for example in re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.DOTALL):
+            compile(example, page.name, "exec")
 
 
 def test_every_submit_that_is_shown_has_parameters_of_its_kind():
