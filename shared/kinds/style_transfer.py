@@ -85,7 +85,7 @@ STYLE_DEFAULTS: Mapping[str, StyleDefaults] = {
         # no petals.
         style_layers={"conv1": 0.3, "fire2": 0.3, "fire4": 3.0, "fire6": 3.0},
         content_factor=8.0,  # as above: with 1.6 the cat is all petals
-        style_factor={"book": 3000.0, "gatys": 2500.0},
+        style_factor={"book": 3000.0, "gatys": 1500.0},
     ),
 }
 
