@@ -1,6 +1,7 @@
 """Sets of training pictures, judged without TensorFlow: what is built in, what an archive holds, what is refused."""
 
 import ast
+import errno
 import os
 import re
 import stat
@@ -14,7 +15,7 @@ from io import BytesIO
 from math import prod
 from pathlib import PurePosixPath
 
-from shared.errors import InvalidInput
+from shared.errors import InvalidInput, StorageUnavailable
 from shared.pictures import open_picture
 
 MAX_MEMBERS = 500_000
@@ -139,10 +140,12 @@ def open_archive(path: str | os.PathLike[str]) -> Iterator[zipfile.ZipFile]:
 
     Raises:
         InvalidInput: naming the offending file.
+        StorageUnavailable: the file system fails, whatever the file holds.
     """
     try:
         archive = zipfile.ZipFile(path)
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, struct.error) as error:
+        blame_file_system(error)
         raise InvalidInput(
             "A data set is a .zip of pictures, an .npz with an array `images`, or one of "
             f"{', '.join(BUILT_IN)}. This file is none of them, or is cut short."
@@ -227,8 +230,20 @@ def _opens(archive: zipfile.ZipFile, member: Member, max_pixels: int) -> bool:
     try:
         with open_picture(BytesIO(archive.read(member.info)), max_pixels=max_pixels):
             return True
-    except (InvalidInput, *UNREADABLE):
+    except (InvalidInput, *UNREADABLE) as error:
+        blame_file_system(error)
         return False
+
+
+def blame_file_system(error: Exception) -> None:
+    """Do nothing where a file is broken; where it could not be read (a stale handle, a bad disk), say that instead.
+
+    Raises:
+        StorageUnavailable: the operating system gave the error. Pillow's own have no number, and what points before
+            the beginning of a file is an invalid argument.
+    """
+    if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+        raise StorageUnavailable(f"the storage cannot be used: {error}") from error
 
 
 def refuse_broken(broken: Sequence[str], looked_at: int) -> None:

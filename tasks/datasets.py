@@ -11,6 +11,7 @@ from shared.datasets import (
     UNREADABLE,
     Member,
     array_header,
+    blame_file_system,
     holds_arrays,
     inspect_arrays,
     label_names,
@@ -225,7 +226,8 @@ def read_picture(archive: zipfile.ZipFile, member: Member, max_pixels: int) -> n
     """Decode one file of an archive, (height, width, 3) uint8; None when it is broken or no picture."""
     try:
         return decode(BytesIO(archive.read(member.info)), max_pixels=max_pixels)
-    except (InvalidInput, *UNREADABLE):
+    except (InvalidInput, *UNREADABLE) as error:
+        blame_file_system(error)
         return None
 
 

@@ -161,7 +161,7 @@ def run(params: StyleTransferParams, job: JobContext) -> None:
     try:
         for scale in range(painting.scale, len(shapes)):
             painter.paint(scale)
-        painter.tell_end()
+        painter.tell_done()
     except (JobCancelled, JobTimedOut, Diverged):
         job.save_image("partial.png", painter.finished(painter.best))
         leave_history(painting.rows + painter.new_rows, job)
@@ -298,7 +298,7 @@ class Painter:
             self._last_preview = self._previews_by(done)
             self.job.save_image(f"preview-{done:04d}.png", self.finished(self.best))
 
-    def tell_end(self) -> None:
+    def tell_done(self) -> None:
         """Report that all is done, also where the optimiser ended before its iterations."""
         total = sum(self.planned)
         self.job.report(total, total, "painted", metrics=self._metrics, checkpoint=self.painting.state)

@@ -65,6 +65,7 @@ class StyleDefaults:
 
     content_layer: str
     style_layers: Mapping[str, float]
+    """Name -> weight."""
     content_factor: float = 1.0
     style_factor: Mapping[str, float] = field(default_factory=lambda: {"book": 1.0, "gatys": 1.0})
 

@@ -1,5 +1,6 @@
 """Archives are judged before anything is unpacked."""
 
+import errno
 import io
 import stat
 import struct
@@ -10,7 +11,8 @@ import numpy as np
 import pytest
 
 from shared.datasets import DatasetInfo, describe_dataset, inspect_dataset, open_archive, picture_members
-from shared.errors import InvalidInput
+from shared.errors import InvalidInput, StorageUnavailable
+from tasks.datasets import read_picture
 from tests.archives import blobs, folder_of, npz_of, png, zip_of
 
 MAX_PIXELS = 1_000_000
@@ -139,6 +141,23 @@ def test_a_file_with_a_password_is_refused(inspect):
 def test_what_is_no_archive_is_refused_with_what_would_do(inspect, content):
     with pytest.raises(InvalidInput, match=r"\.zip of pictures, an \.npz"):
         inspect(content)
+
+
+def test_a_file_system_that_fails_is_not_told_as_a_broken_archive(tmp_path, monkeypatch):
+    with pytest.raises(StorageUnavailable):  # a folder, which the system refuses to read
+        inspect_dataset(tmp_path, max_pixels=MAX_PIXELS)
+
+    path = tmp_path / "archive"
+    path.write_bytes(zip_of(folder_of(blobs(20))))
+
+    def stale(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    monkeypatch.setattr(zipfile.ZipFile, "read", stale)
+    with pytest.raises(StorageUnavailable):  # at submit
+        inspect_dataset(path, max_pixels=MAX_PIXELS)
+    with open_archive(path) as archive, pytest.raises(StorageUnavailable):  # in the training
+        read_picture(archive, picture_members(archive)[0], MAX_PIXELS)
 
 
 def test_a_zip_cut_short_is_refused(inspect):
