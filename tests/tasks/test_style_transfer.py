@@ -617,15 +617,15 @@ def breaking_after(evaluations: int) -> Callable[..., Callable]:
     return build
 
 
-@pytest.mark.parametrize("reports", [9, 40])
+@pytest.mark.parametrize("reports", [9, 14, 40])
 def test_a_resumed_job_equals_an_unbroken_one(queue, begin, monkeypatch, reports):
     """Stopped in the middle of a run of L-BFGS, at the coarse size and at the fine one, after its memory was
     started anew."""
     monkeypatch.setattr(job_context, "TELL_EVERY_S", 0)
     monkeypatch.setattr(kind, "MEMORY_ITERATIONS", (5, 5))
-    unbroken = begin()
+    unbroken = begin(iterations=8)  # a preview after each second of 24 steps
     run_through(queue, unbroken)
-    stopped = begin(context=StoppedContext)
+    stopped = begin(context=StoppedContext, iterations=8)
     stopped.left = reports
 
     with pytest.raises(JobPreempted):
