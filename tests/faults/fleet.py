@@ -128,8 +128,8 @@ class Worker:
         return self.log_file.read_text(errors="replace")
 
     def _signal_all(self, number: int) -> None:
-        if self.alive:
-            for process in self.tree():
+        with suppress(psutil.NoSuchProcess):
+            for process in self.tree() if self.alive else []:
                 with suppress(psutil.NoSuchProcess):
                     process.send_signal(number)
 

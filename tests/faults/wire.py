@@ -44,11 +44,11 @@ class Wire:
 
     def silence(self) -> None:
         """Let nothing pass, and tell nobody: what a cut cable looks like from both ends."""
-        self._loop.call_soon_threadsafe(self._passing.clear)
+        self._tell(self._passing.clear)
 
     def mend(self) -> None:
-        """Let everything pass again, what was held up first."""
-        self._loop.call_soon_threadsafe(self._passing.set)
+        """Let everything pass again, what was held up first; nothing to do once the line is closed."""
+        self._tell(self._passing.set)
 
     def lose_call(self, *marks: bytes, act: Callable[[], None] | None = None) -> Trap:
         """Lose the next call with these marks before Redis sees it, its connection with it; `act` comes first."""
@@ -67,9 +67,13 @@ class Wire:
         """Cut everything for good."""
         self._do(self._close_all())
         self._listener.close()
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._tell(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+    def _tell(self, act: Callable[[], Any]) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(act)
 
     def _set(self, trap: Trap) -> Trap:
         self._traps.append(trap)
