@@ -1,7 +1,6 @@
 """Sets of training pictures, judged without TensorFlow: what is built in, what an archive holds, what is refused."""
 
 import ast
-import errno
 import os
 import re
 import stat
@@ -15,8 +14,9 @@ from io import BytesIO
 from math import prod
 from pathlib import PurePosixPath
 
-from shared.errors import InvalidInput, StorageUnavailable
+from shared.errors import InvalidInput
 from shared.pictures import open_picture
+from shared.storage import blame_file_system
 
 MAX_MEMBERS = 500_000
 """The most files in one archive."""
@@ -235,17 +235,6 @@ def _opens(archive: zipfile.ZipFile, member: Member, max_pixels: int) -> bool:
         return False
 
 
-def blame_file_system(error: Exception) -> None:
-    """Do nothing where a file is broken; where it could not be read (a stale handle, a bad disk), say that instead.
-
-    Raises:
-        StorageUnavailable: the operating system gave the error. Pillow's own have no number, and what points before
-            the beginning of a file is an invalid argument.
-    """
-    if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
-        raise StorageUnavailable(f"the storage cannot be used: {error}") from error
-
-
 def refuse_broken(broken: Sequence[str], looked_at: int) -> None:
     """Refuse an archive of which more than a tenth of the files are broken or no pictures."""
     if len(broken) <= MAX_BROKEN_SHARE * looked_at:
@@ -326,6 +315,7 @@ def array_header(archive: zipfile.ZipFile, name: str) -> ArrayHeader:
         RecursionError,  # these two: literals nested so deep that Python's own parser gives up
         MemoryError,
     ) as error:
+        blame_file_system(error)
         raise InvalidInput(f"The archive's {name} is no NumPy array that can be read.") from error
     if not re.fullmatch(r"[<>|=][biufUS]\d{1,6}", header.dtype):
         raise InvalidInput(

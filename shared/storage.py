@@ -91,6 +91,20 @@ def told_apart(*, writing: bool = False, foreign: bool = False) -> Iterator[None
         raise StorageUnavailable(f"the storage cannot be used: {error}") from error
 
 
+def blame_file_system(error: Exception) -> None:
+    """Do nothing where a file is broken; where it could not be read (a stale handle, a bad disk), say that instead.
+
+    Raises:
+        StorageUnavailable: the operating system gave the error. Those that Pillow and h5py make of what a file holds
+            have no number, and what points before the beginning of a file is an invalid argument.
+    """
+    cause: BaseException | None = error
+    while cause is not None:  # zipfile tells what it could not read as no zip file
+        if isinstance(cause, OSError) and cause.errno not in (None, errno.EINVAL):
+            raise StorageUnavailable(f"the storage cannot be used: {cause}") from error
+        cause = cause.__context__
+
+
 class Storage:
     """Files below one root. Paths are relative to it, with `/` between checked names."""
 

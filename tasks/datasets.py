@@ -11,7 +11,6 @@ from shared.datasets import (
     UNREADABLE,
     Member,
     array_header,
-    blame_file_system,
     holds_arrays,
     inspect_arrays,
     label_names,
@@ -21,6 +20,7 @@ from shared.datasets import (
 )
 from shared.errors import InvalidInput
 from shared.kinds.training_pictures import LEAST_PICTURES, SIDE_OF_MIXED_PX, TrainingPicturesParams
+from shared.storage import blame_file_system
 from tasks.built_in_sets import load_built_in
 from tasks.dataset import Dataset, LabelledPictures
 from tasks.images import decode, resize, to_uint8

@@ -11,6 +11,7 @@ from pathlib import Path
 import keras
 
 from shared.errors import InvalidInput
+from shared.storage import blame_file_system
 
 _SHARED = re.compile(rb'("shared_object_id": )(\d+)')
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip can hold
@@ -46,6 +47,7 @@ def load_arrays(model: keras.Model, path: Path) -> None:
 
     Raises:
         InvalidInput: the file holds another network's arrays, or none.
+        StorageUnavailable: the file system fails, whatever the file holds.
     """
     try:
         with warnings.catch_warnings():
@@ -54,6 +56,7 @@ def load_arrays(model: keras.Model, path: Path) -> None:
             model.load_weights(path)
     # h5py and Keras raise nearly anything for a file that is cut off or belongs to another network.
     except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+        blame_file_system(error)
         raise InvalidInput(
             f"{path.name} does not hold the arrays of this network.", field="model_job"
         ) from error

@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 
 from shared.errors import InvalidInput
+from shared.storage import blame_file_system
 
 LARGEST_BYTES = 1 << 32
 """Of the arrays of one file; what claims to hold more is refused before it is unpacked."""
@@ -25,10 +26,12 @@ def read_arrays(path: Path, *, field: str) -> dict[str, np.ndarray]:
 
     Raises:
         InvalidInput: it is none of these, is damaged, too large, or points to other files; `field` names it.
+        StorageUnavailable: the file system fails, whatever the file holds.
     """
     try:
         arrays = _read(path)
     except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, MemoryError) as error:
+        blame_file_system(error)
         raise InvalidInput(
             f"not a file of weights (.keras, .weights.h5 or .npz): {error}", field=field
         ) from error

@@ -120,6 +120,9 @@ def _read_weights(model: keras.Model, name: str, path: Path) -> str:
     """Give `model` the weights in `path`; returns the file's SHA-256."""
     try:
         content = path.read_bytes()
+    except OSError as error:
+        raise WeightsUnavailable(f"{path} cannot be read: {error.strerror}") from error
+    try:
         if path.suffix == ".pkl":
             set_packaged_weights(model, content)
         else:
