@@ -29,23 +29,23 @@ def drain(host: str, undo: bool, ahead: bool) -> None:
 
     A worker that is started there meanwhile takes no jobs until the host is back in service.
     """
-    store = queue().store
+    registry = queue().registry
     if undo:
-        if not store.undrain(host):
+        if not registry.undrain(host):
             raise RequestInvalid(
-                f"{host} is not drained; drained are: {', '.join(store.drained_hosts()) or 'none'}"
+                f"{host} is not drained; drained are: {', '.join(registry.drained_hosts()) or 'none'}"
             )
         click.echo(f"{host} is back in service")
         return
     if not re.fullmatch(r"\S+", host):
         raise RequestInvalid(f"{host!r} is no host's name: `dreamq workers` shows those with workers")
-    hosts = [worker["host"] for worker in store.workers()]
+    hosts = [worker["host"] for worker in registry.all()]
     if host not in hosts and not ahead:
         known = ", ".join(sorted(set(hosts))) or "none"
         raise RequestInvalid(
             f"no worker is on a host {host!r}, those with workers: {known}; --ahead drains it all the same"
         )
-    store.drain(host)
+    registry.drain(host)
     click.echo(
         f"{host} is being drained: its workers ({hosts.count(host)}) give back their jobs and end within a minute; "
         "`dreamq workers` shows those left"

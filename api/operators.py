@@ -37,4 +37,4 @@ def readyz() -> ResponseReturnValue:
 @describes(metrics.MEDIA_TYPE, errors=(401, 503))
 def show_metrics() -> ResponseReturnValue:
     """Tell in numbers how queues, jobs and workers are, in Prometheus' text format."""
-    return Response(metrics.exposition(queue().store), content_type=metrics.MEDIA_TYPE)
+    return Response(metrics.exposition(queue()), content_type=metrics.MEDIA_TYPE)

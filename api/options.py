@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import click
-from pydantic import ValidationError
 
 from shared.kinds.base import JobParams
-from shared.validation import first_finding
+from shared.validation import ParamsInvalid
 
 Schema = dict[str, Any]
 
@@ -129,8 +128,8 @@ def values_of(params: type[JobParams], given: Mapping[str, Any]) -> dict[str, An
     given = with_files(found, lambda file: "0" * 64)
     try:
         params.model_validate(given)
-    except ValidationError as error:
-        first = first_finding(error, given)
+    except ParamsInvalid as error:
+        first = error.finding
         named = [f"--{first.field.partition('.')[0].replace('_', '-')}"] if first.field else None
         message = first.message
         if message == "not the id of a job":

@@ -12,6 +12,7 @@ from redis.exceptions import RedisError
 
 from shared.errors import QueueUnavailable
 from shared.job_store import JobStore
+from shared.worker_registry import WorkerRegistry
 
 log = logging.getLogger(__name__)
 
@@ -23,8 +24,9 @@ _WORKERS_KNOWN_FOR_S = 1.0
 class Dispatch:
     """Publishes the next jobs until about two messages a worker are out."""
 
-    def __init__(self, store: JobStore, app: Celery) -> None:
+    def __init__(self, store: JobStore, registry: WorkerRegistry, app: Celery) -> None:
         self.store = store
+        self.registry = registry
         self.app = app
         self._known: set[str] = set()
         self._rooms: list[tuple[int, dict[str, int]]] = []
@@ -70,7 +72,7 @@ class Dispatch:
         if now - self._looked_at < _WORKERS_KNOWN_FOR_S:
             return
         self._known = set(self.store.queues())
-        self._rooms = rooms(self._known, self.store.served(fresh=self._fresh))
+        self._rooms = rooms(self._known, self.registry.served(fresh=self._fresh))
         self._fresh = False
         self._looked_at = now
 

@@ -8,8 +8,8 @@ from contextlib import suppress
 from typing import Literal, NamedTuple
 
 from shared.errors import DreamqError, QueueUnavailable
-from shared.job_store import JobStore
 from shared.queue import Queue
+from shared.redis_client import Client, server_facts
 
 Level = Literal["ok", "warn", "fail"]
 
@@ -44,9 +44,9 @@ def examine(queue: Queue) -> Iterator[Finding]:
             yield Finding("fail", check.__name__, error.message, "see the message; the other checks go on")
 
 
-def memory_policy_warning(store: JobStore) -> str:
+def memory_policy_warning(redis: Client) -> str:
     """What to say at a start when this Redis may drop jobs to make room; '' when it may not."""
-    policy = store.server_facts().policy
+    policy = server_facts(redis).policy
     if policy == "noeviction":
         return ""
     return (
@@ -57,7 +57,7 @@ def memory_policy_warning(store: JobStore) -> str:
 
 def redis(queue: Queue) -> Iterator[Finding]:
     """Version, memory policy, append-only file, room."""
-    facts = queue.store.server_facts()
+    facts = server_facts(queue.store.redis)
     numbers = tuple(int(part) for part in re.findall(r"\d+", facts.version)[:2])
     if numbers >= OLDEST_REDIS:
         yield Finding("ok", "Redis", f"answers, version {facts.version}")
@@ -65,7 +65,7 @@ def redis(queue: Queue) -> Iterator[Finding]:
         yield Finding(
             "fail", "Redis", f"version {facts.version} is too old", "install 6.2 or newer, or Valkey"
         )
-    if warning := memory_policy_warning(queue.store):
+    if warning := memory_policy_warning(queue.store.redis):
         told, _, advice = warning.partition(". ")
         yield Finding("fail", "Redis memory", told, advice)
     elif facts.limit_bytes and facts.used_bytes > NEARLY_FULL * facts.limit_bytes:
@@ -145,7 +145,7 @@ def weights(queue: Queue) -> Iterator[Finding]:
 
 def workers(queue: Queue) -> Iterator[Finding]:
     """Who takes jobs, who does not, and queues that nobody serves."""
-    known = queue.store.workers()
+    known = queue.workers()
     ready = [worker for worker in known if worker.get("state", "ready") == "ready" and not worker["lost"]]
     served = {name for worker in ready for name in worker["queues"]}
     if ready:
@@ -162,7 +162,7 @@ def workers(queue: Queue) -> Iterator[Finding]:
                 "fail", "workers", f"{worker['name']}: its device {worker['device']} keeps failing",
                 "look at dmesg and nvidia-smi on its host, then restart the worker",
             )  # fmt: skip
-    for host in queue.store.drained_hosts():
+    for host in queue.registry.drained_hosts():
         yield Finding(
             "warn", "workers", f"host {host} is drained", f"back in service: dreamq admin drain --undo {host}"
         )
@@ -176,7 +176,7 @@ def workers(queue: Queue) -> Iterator[Finding]:
 
 def leases(queue: Queue) -> Iterator[Finding]:
     """Running jobs whose worker is not registered."""
-    names = {worker["name"] for worker in queue.store.workers()}
+    names = {worker["name"] for worker in queue.workers()}
     running, _ = queue.store.find(status="running", limit=500)
     lost = [job.id for job in running if job.worker and job.worker.name not in names]
     if lost:

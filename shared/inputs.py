@@ -1,21 +1,29 @@
 """What a kind may look at while its parameters are checked at submit."""
 
 import functools
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
 
 from shared.errors import ArtifactNotFound, InvalidInput, JobNotFound, UploadNotFound
 from shared.job import Job
-from shared.pictures import PictureInfo, inspect_picture
+from shared.pictures import PictureInfo, inspect_picture, is_black
 from shared.settings import Settings
 
 if TYPE_CHECKING:
     from shared.queue import Queue
+
+T = TypeVar("T")
 
 
 @functools.lru_cache(maxsize=1024)
 def _inspected(path: str, max_pixels: int) -> PictureInfo:
     # An upload never changes under its name, so each is looked through once.
     return inspect_picture(path, max_pixels=max_pixels)
+
+
+@functools.lru_cache(maxsize=1024)
+def _is_black(path: str, max_pixels: int) -> bool:
+    return is_black(path, max_pixels=max_pixels)
 
 
 class SubmitInputs:
@@ -31,9 +39,7 @@ class SubmitInputs:
 
         Where workers come and go, the setting LARGEST_DEVICE_GB counts as one that may come.
         """
-        sizes = [
-            int(worker["memory_bytes"]) for worker in self.queue.store.workers() if worker.get("memory_bytes")
-        ]
+        sizes = [int(worker["memory_bytes"]) for worker in self.queue.workers() if worker.get("memory_bytes")]
         if sizes and self.settings.largest_device_gb:
             sizes.append(int(self.settings.largest_device_gb * 2**30))
         return max(sizes, default=None)
@@ -47,9 +53,16 @@ class SubmitInputs:
 
     def picture(self, upload_id: str, field: str) -> PictureInfo:
         """Check an uploaded picture whole (header, size, truncation); `InvalidInput` names `field`."""
+        return self._looked_at(_inspected, upload_id, field)
+
+    def is_black(self, upload_id: str, field: str) -> bool:
+        """Whether an uploaded picture is black or transparent all over; `InvalidInput` names `field`."""
+        return self._looked_at(_is_black, upload_id, field)
+
+    def _looked_at(self, look: Callable[[str, int], T], upload_id: str, field: str) -> T:
         path = self.path(upload_id, field)
         try:
-            return _inspected(path, self.settings.max_image_pixels)
+            return look(path, self.settings.max_image_pixels)
         except InvalidInput as error:
             raise InvalidInput(error.message, field=field) from error
 

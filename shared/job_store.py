@@ -1,4 +1,4 @@
-"""Job records in Redis: the only file that knows Redis' keys (with the prelude of `shared/lua`).
+"""Job records in Redis: the only file that knows their keys (with the prelude of `shared/lua`).
 
 Each step that must be one is a script; a script that an attempt calls carries the attempt's number and token
 and is refused when another attempt owns the job.
@@ -6,44 +6,21 @@ and is refused when another attempt owns the job.
 
 import json
 import logging
-import os
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from redis import Redis
-from redis.backoff import ExponentialBackoff
-from redis.exceptions import ConnectionError as refused
-from redis.exceptions import DataError, RedisError
-from redis.exceptions import TimeoutError as silent
-from redis.retry import Retry
-
-from shared.errors import JobNotFound, LeaseLost, QueueUnavailable, RequestInvalid
-from shared.job import Attempt, Job, JobStatus, Worker, iso
+from shared.errors import JobNotFound, LeaseLost, RequestInvalid
+from shared.job import Job, JobStatus, Worker
+from shared.job_hash import hash_from_job, job_from_hash
+from shared.redis_client import Client, P, now_ms, reachable
 
 log = logging.getLogger(__name__)
 
-P = "dreamq:"
 _CHUNK = 200
-_SERVED_KNOWN_FOR_MS = 2000
-_FAILURES_KEPT_S = 86400
 _LUA = Path(__file__).parent / "lua"
-_PLAIN = ("id", "kind", "priority", "queue", "idempotency", "status", "token", "stop")
-_NUMBERS = ("created_ms", "score", "attempt", "losses", "started_ms", "finished_ms", "forecast_bytes")
-_JSON = (
-    "params",
-    "labels",
-    "depends_on",
-    "progress",
-    "worker",
-    "error",
-    "summary",
-    "provenance",
-    "checkpoints",
-)
 
 
 class Claim(NamedTuple):
@@ -80,20 +57,6 @@ class QueueHead(NamedTuple):
     """When the job that is next was submitted; None where none waits."""
 
 
-class ServerFacts(NamedTuple):
-    """What matters to us of a Redis server."""
-
-    version: str
-    policy: str
-    """What it does when its memory is full; only `noeviction` keeps jobs."""
-    append_only: bool
-    append_only_ok: bool
-    """Whether its last write to the append-only file succeeded."""
-    used_bytes: int
-    limit_bytes: int
-    """0: none is set."""
-
-
 @dataclass(frozen=True)
 class Published:
     """A message that is out and not yet claimed."""
@@ -102,45 +65,6 @@ class Published:
     kind: str
     at_ms: int
     publishes: int
-
-
-Client = Any
-"""A `redis.Redis` that decodes its replies. Its own types name the replies of every mode at once, bytes and text,
-which says nothing of ours; what each call returns is said by the methods below."""
-
-
-def connect(url: str, *, impatient: bool = False) -> Client:
-    """A client for `url`. Impatient: for a server that must answer its own clients within seconds."""
-    timeout_s, retries = (1.0, 1) if impatient else (10.0, 3)
-    return Redis.from_url(
-        url,
-        decode_responses=True,
-        socket_timeout=timeout_s,
-        socket_connect_timeout=min(timeout_s, 5.0),
-        health_check_interval=25,
-        # A timeout is not tried again by an impatient client: two would pass the 3 s that it has.
-        retry=Retry(
-            ExponentialBackoff(cap=0.5, base=0.05), retries, (refused,) if impatient else (refused, silent)
-        ),
-    )
-
-
-@contextmanager
-def reachable() -> Iterator[None]:
-    """Turn any trouble with Redis into `QueueUnavailable`; a value that Redis can't take is a fault of ours."""
-    try:
-        yield
-    except DataError:
-        raise
-    except RedisError as error:
-        if os.environ.get("REDIS_URL"):
-            where = "Redis, where REDIS_URL says that it is, cannot be reached"
-        else:
-            where = (
-                "no Redis where it is looked for while REDIS_URL is not set: set it as the server has it (`make serve` "
-                "prints it), or start a Redis"
-            )
-        raise QueueUnavailable(f"{where} ({error}); try again in a few seconds") from error
 
 
 class JobStore:
@@ -163,9 +87,7 @@ class JobStore:
 
     def now_ms(self) -> int:
         """Milliseconds since 1970 by Redis' clock, the only one that counts."""
-        with reachable():
-            seconds, microseconds = self.redis.time()
-        return int(seconds) * 1000 + int(microseconds) // 1000
+        return now_ms(self.redis)
 
     def get(self, job_id: str) -> Job:
         """The record of a job.
@@ -429,89 +351,6 @@ class JobStore:
         """Forget a claim that another attempt has taken over."""
         self._run("drop", worker_name, claim.job_id, f"{claim.attempt} {claim.token} {claim.pid}")
 
-    # Workers
-
-    def announce(self, name: str, info: Mapping[str, Any], *, ttl_ms: int) -> None:
-        """Say that a worker lives."""
-        with reachable():
-            pipe = self.redis.pipeline(transaction=False)
-            pipe.set(f"{P}worker:{name}", json.dumps(info), px=ttl_ms)
-            pipe.zadd(f"{P}workers", {name: self.now_ms()})
-            pipe.execute()
-
-    def retire(self, name: str) -> None:
-        """Say that a worker is gone."""
-        with reachable():
-            self.redis.delete(f"{P}worker:{name}")
-            self.redis.zrem(f"{P}workers", name)
-
-    def workers(self) -> list[dict[str, Any]]:
-        """The workers heard of lately; each as it announced itself, with the jobs it holds, when it was last heard
-        (`heard_at`), and whether it has been silent for longer than a lease (`lost`)."""
-        now_ms = self.now_ms()
-        with reachable():
-            heard: dict[str, float] = dict(self.redis.zrange(f"{P}workers", 0, -1, withscores=True))
-            names = list(heard)
-            pipe = self.redis.pipeline(transaction=False)
-            for name in names:
-                pipe.get(f"{P}worker:{name}")
-                pipe.hkeys(f"{P}claims:{name}")
-            answers = pipe.execute()
-            for name, info in zip(names, answers[::2], strict=True):
-                if info is None:
-                    self.redis.zrem(f"{P}workers", name)
-        return [
-            {
-                **told,
-                "jobs": jobs,
-                "heard_at": iso(at_ms),
-                "lost": now_ms - at_ms > told.get("lease_ms", now_ms),
-            }
-            for told, jobs, at_ms in (
-                (json.loads(info), jobs, int(heard[name]))
-                for name, info, jobs in zip(names, answers[::2], answers[1::2], strict=True)
-                if info is not None
-            )
-        ]
-
-    def drain(self, host: str) -> None:
-        """Take a host out of service: its workers give back their jobs and take no others."""
-        with reachable():
-            self.redis.sadd(f"{P}drained", host)
-
-    def undrain(self, host: str) -> bool:
-        """Put a host back in service; False when it was not out of it."""
-        with reachable():
-            return bool(self.redis.srem(f"{P}drained", host))
-
-    def drained_hosts(self) -> list[str]:
-        """The hosts that are out of service."""
-        with reachable():
-            return sorted(self.redis.smembers(f"{P}drained"))
-
-    def is_drained(self, host: str) -> bool:
-        """Whether a host is out of service."""
-        with reachable():
-            return bool(self.redis.sismember(f"{P}drained", host))
-
-    def note_device_failure(self, worker_name: str, job_id: str) -> None:
-        """Note that a worker's device failed on a job; one that fails on it again counts once."""
-        with reachable():
-            pipe = self.redis.pipeline(transaction=False)
-            pipe.sadd(f"{P}device_failures:{worker_name}", job_id)
-            pipe.expire(f"{P}device_failures:{worker_name}", _FAILURES_KEPT_S)
-            pipe.execute()
-
-    def device_failures(self, worker_name: str) -> int:
-        """On how many jobs a worker's device failed since the last that succeeded."""
-        with reachable():
-            return int(self.redis.scard(f"{P}device_failures:{worker_name}"))
-
-    def note_device_works(self, worker_name: str) -> None:
-        """Note that a job succeeded on a worker's device."""
-        with reachable():
-            self.redis.delete(f"{P}device_failures:{worker_name}")
-
     # What there is, in numbers
 
     def counters(self) -> dict[str, int]:
@@ -551,28 +390,6 @@ class JobStore:
             for job_id in self.redis.hkeys(f"{P}running"):
                 pipe.hget(f"{P}job:{job_id}", "queue")
             return [queue for queue in pipe.execute() if queue]
-
-    def served(self, *, fresh: bool = False) -> list[tuple[list[str], int]]:
-        """The sets of queues that workers serve, each with how many take jobs there; known for a moment by all.
-
-        Counted by whoever finds it too old, so that what a job costs does not grow with the number of workers.
-
-        Args:
-            fresh: count them now.
-        """
-        with reachable():
-            told = None if fresh else self.redis.get(f"{P}served")
-        if told is None:
-            ready = [
-                worker
-                for worker in self.workers()
-                if worker.get("state", "ready") == "ready" and not worker["lost"]
-            ]
-            groups = Counter(" ".join(sorted(worker["queues"])) for worker in ready)
-            told = json.dumps(list(groups.items()))
-            with reachable():
-                self.redis.set(f"{P}served", told, px=_SERVED_KNOWN_FOR_MS)
-        return [(queues.split(), count) for queues, count in json.loads(told)]
 
     # Events
 
@@ -643,24 +460,6 @@ class JobStore:
         with reachable():
             self.redis.zrem(f"{P}removing", name)
 
-    def server_facts(self) -> ServerFacts:
-        """What the Redis server says of itself."""
-        with reachable():
-            info = self.redis.info()
-        return ServerFacts(
-            version=str(info.get("redis_version", "0")),
-            policy=str(info.get("maxmemory_policy", "unknown")),
-            append_only=bool(info.get("aof_enabled")),
-            append_only_ok=info.get("aof_last_write_status", "ok") == "ok",
-            used_bytes=int(info.get("used_memory", 0)),
-            limit_bytes=int(info.get("maxmemory", 0)),
-        )
-
-    def server_run(self) -> str:
-        """An id that changes when the Redis server restarts."""
-        with reachable():
-            return str(self.redis.info("server")["run_id"])
-
     def rebuilt_for(self) -> str | None:
         """The server run for which the records were last compared with the storage; None in an empty Redis."""
         with reachable():
@@ -715,37 +514,3 @@ class JobStore:
         """Free the idempotency key of a job that is gone, if the key still stands for that job."""
         if job.idempotency:
             self._run("forget_key", job.idempotency.partition(" ")[0], job.id)
-
-
-def hash_from_job(job: Job) -> dict[str, str | int]:
-    """A record as the fields of a Redis hash; what grows one by one has a field for each."""
-    kept = job.model_dump(mode="json", exclude_none=True)
-    fields: dict[str, str | int] = {name: kept[name] for name in (*_PLAIN, *_NUMBERS) if name in kept}
-    fields |= {name: json.dumps(kept[name]) for name in _JSON if name in kept}
-    for attempt in job.attempts:
-        fields[f"attempt.{attempt.attempt}"] = attempt.model_dump_json(exclude={"ended_ms", "reason"})
-        if attempt.ended_ms is not None:
-            fields[f"attempt_end.{attempt.attempt}"] = attempt.model_dump_json(include={"ended_ms", "reason"})
-    for number, warning in enumerate(job.warnings):
-        fields[f"warning.{number:04d}"] = warning.model_dump_json()
-    for number, artifact in enumerate(job.artifacts):
-        fields[f"artifact.{artifact.name}"] = json.dumps({**artifact.model_dump(), "place": number})
-    return fields
-
-
-def job_from_hash(fields: Mapping[str, str], *, queue_position: int | None = None) -> Job:
-    """The record that a Redis hash holds."""
-    values: dict[str, Any] = {name: fields[name] for name in (*_PLAIN, *_NUMBERS) if fields.get(name)}
-    values |= {name: json.loads(fields[name]) for name in _JSON if fields.get(name)}
-    values["attempts"] = sorted(
-        (
-            Attempt(**json.loads(value), **json.loads(fields.get(f"attempt_end.{name[8:]}", "{}")))
-            for name, value in fields.items()
-            if name.startswith("attempt.")
-        ),
-        key=lambda attempt: attempt.attempt,
-    )
-    values["warnings"] = [json.loads(fields[name]) for name in sorted(fields) if name.startswith("warning.")]
-    artifacts = (json.loads(value) for name, value in fields.items() if name.startswith("artifact."))
-    values["artifacts"] = sorted(artifacts, key=lambda artifact: artifact["place"])
-    return Job(**values, queue_position=queue_position)

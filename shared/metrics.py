@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from shared.job_store import JobStore
 from shared.placement import CLASSES, class_of
+from shared.queue import Queue
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -19,17 +20,18 @@ class Metric(NamedTuple):
     values: list[tuple[dict[str, str], float]]
 
 
-def exposition(store: JobStore) -> str:
+def exposition(queue: Queue) -> str:
     """All metrics, as a scrape reads them.
 
     Raises:
         QueueUnavailable: Redis cannot be reached.
     """
-    return "".join(line for metric in (*gauges(store), *counters(store)) for line in lines(metric))
+    return "".join(line for metric in (*gauges(queue), *counters(queue.store)) for line in lines(metric))
 
 
-def gauges(store: JobStore) -> Iterator[Metric]:
+def gauges(queue: Queue) -> Iterator[Metric]:
     """How things stand now."""
+    store = queue.store
     now_ms, heads = store.now_ms(), store.queue_heads()
     yield Metric(
         "dreamq_jobs", "gauge", "Jobs whose records are kept, by status.",
@@ -54,7 +56,7 @@ def gauges(store: JobStore) -> Iterator[Metric]:
         "dreamq_class_jobs", "gauge", "Jobs that wait or run, by memory class: how many workers could be busy.",
         [({"class": memory_class}, load[memory_class]) for memory_class in CLASSES],
     )  # fmt: skip
-    states = Counter(state_of(worker) for worker in store.workers())
+    states = Counter(state_of(worker) for worker in queue.workers())
     yield Metric(
         "dreamq_workers", "gauge", "Workers that are registered, by what they do.",
         [

@@ -4,7 +4,7 @@ import os
 import re
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -23,6 +23,7 @@ from PIL import (
 )
 
 from shared.errors import InvalidInput
+from shared.storage import blame_file_system
 
 PictureSource = str | os.PathLike[str] | BinaryIO
 """A path, or a binary file that can seek."""
@@ -117,22 +118,62 @@ def inspect_picture(source: PictureSource, *, max_pixels: int) -> PictureInfo:
         return PictureInfo(width=width, height=height, format=format_name(picture))
 
 
+def is_black(source: PictureSource, *, max_pixels: int) -> bool:
+    """Whether a picture is black or transparent all over.
+
+    Raises:
+        InvalidInput: as `inspect_picture` does.
+    """
+    with open_picture(source, max_pixels=max_pixels) as picture:
+        width, height = picture.size
+        with _large_turn if width * height > _LARGE_PIXELS else nullcontext():
+            load(picture)
+            return _on_black(picture).getbbox() is None
+
+
+def _on_black(picture: Image.Image) -> Image.Image:
+    """A loaded picture, in a mode in which 0 is black, as it is seen on a black ground."""
+    if picture.has_transparency_data:
+        seen = picture.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", seen.size, "black"), seen).convert("RGB")
+    if picture.mode in ("1", "L", "RGB", "I", "F", "I;16"):
+        return picture
+    return picture.convert("I" if picture.mode.startswith("I;") else "RGB")
+
+
 @contextmanager
 def open_picture(source: PictureSource, *, max_pixels: int) -> Iterator[ImageFile.ImageFile]:
     """Open a picture whose header is in order; its pixels are still to be loaded, with `load`.
 
     Raises:
         InvalidInput: what is wrong with the file, and what to do.
+        StorageUnavailable: the file system fails, whatever the file holds.
     """
-    with open(source, "rb") if isinstance(source, str | os.PathLike) else nullcontext(source) as file:
-        _check_bytes(file, max_pixels)
-        picture = _open(file)
-        _check_size(picture, max_pixels)
-        if isinstance(picture, JpegImagePlugin.JpegImageFile):
-            _check_scans(file)
-        if isinstance(picture, PngImagePlugin.PngImageFile):
-            _check_sums(file)
+    with ExitStack() as opened:
+        with _reading():
+            file = (
+                opened.enter_context(open(source, "rb")) if isinstance(source, str | os.PathLike) else source
+            )
+            _check_bytes(file, max_pixels)
+            picture = _open(file)
+            _check_size(picture, max_pixels)
+            if isinstance(picture, JpegImagePlugin.JpegImageFile):
+                _check_scans(file)
+            if isinstance(picture, PngImagePlugin.PngImageFile):
+                _check_sums(file)
         yield picture
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    """Tell a file that is there and cannot be read as what it is: trouble with the storage."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        blame_file_system(error)
+        raise
 
 
 def load(picture: ImageFile.ImageFile) -> None:
@@ -270,6 +311,7 @@ def _pillow_errors(name: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        blame_file_system(error)
         reason = str(error)[:200] or type(error).__name__
         raise InvalidInput(
             f"The {name} file is broken, cut short or of a variety that cannot be read ({reason}). "

@@ -17,8 +17,10 @@ from typing import TypeVar
 from shared.artifacts import STORAGE_MARK, cancel_file, find_checkpoints, read_job, read_manifest
 from shared.errors import DreamqError, JobNotFound, QueueUnavailable, StorageUnavailable
 from shared.job import ID_PATTERN, Job, JobStatus
-from shared.job_store import Claim, hash_from_job
+from shared.job_hash import hash_from_job
+from shared.job_store import Claim
 from shared.queue import Queue
+from shared.redis_client import server_run
 
 log = logging.getLogger(__name__)
 
@@ -197,7 +199,7 @@ class Recovery:
 
         A restart may have lost the last second of writes, even with an append-only file.
         """
-        run = self.store.server_run()
+        run = server_run(self.store.redis)
         if self.store.rebuilt_for() == run or not self.storage.exists(STORAGE_MARK):
             return
         started = time.monotonic()

@@ -1,12 +1,12 @@
 """What pydantic finds wrong, in dreamq's words: which field, and what it takes instead."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from shared.errors import RequestInvalid
+from shared.errors import InvalidInput, RequestInvalid
 from shared.job import ID_PATTERN, Priority
 
 SHA256_PATTERN = r"^[0-9a-f]{64}$"
@@ -162,6 +162,35 @@ def request_invalid(error: ValidationError, given: object, known: Mapping[str, A
     else:
         message = f"{first.field}: {first.message}"
     return RequestInvalid(message, field=first.field)
+
+
+class ParamsInvalid(InvalidInput):
+    """A parameter is not what its kind takes."""
+
+    def __init__(self, error: ValidationError, given: object, known: Iterable[str]) -> None:
+        """In our words what a parameters' model found.
+
+        Args:
+            given: the parameters as they came.
+            known: those that the kind has.
+        """
+        self.finding = first = first_finding(error, given)
+        field = first.field or "params"
+        if first.type == "extra_forbidden":
+            message = f"there is no parameter {field!r}; there are {', '.join(known)}"
+        elif first.type == "missing":
+            message = f"{field} is required"
+        else:
+            message = f"{field}: {first.message} (given: {_shown(first.input)})"
+        super().__init__(message, field=field)
+
+
+def _shown(value: object) -> str:
+    """The beginning of a value as Python writes it."""
+    try:
+        return f"{value!r:.80}"
+    except Exception:  # whatever a caller's own class raises; and Python writes no number of over 4300 digits
+        return f"what cannot be shown, of type {type(value).__name__}"
 
 
 class Wishes(BaseModel):

@@ -21,7 +21,13 @@ import scipy
 import tensorflow as tf
 
 from shared.errors import Diverged, InvalidInput, JobCancelled, JobTimedOut
-from shared.kinds.style_transfer import STYLE_DEFAULTS, Shape, StyleTransferParams, with_longer_side
+from shared.kinds.style_transfer import (
+    BLACK_MASK,
+    STYLE_DEFAULTS,
+    Shape,
+    StyleTransferParams,
+    with_longer_side,
+)
 from shared.networks import NETWORKS
 from tasks.colors import keep_colors, luminance
 from tasks.fourier import DecorrelatedBasis
@@ -420,10 +426,7 @@ def _mask(job: JobContext, upload: str, number: int) -> np.ndarray:
     """A region picture as (height, width) float32 in 0..1; what is transparent is not painted, as if black."""
     mask = luminance(job.load_image(upload, ground=0)) / 255
     if not mask.max() > 0:
-        raise InvalidInput(
-            f"masks: number {number} is black or transparent all over: nothing would be painted",
-            field="masks",
-        )
+        raise InvalidInput(BLACK_MASK.format(number=number), field="masks")
     return mask
 
 

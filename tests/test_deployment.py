@@ -179,7 +179,7 @@ def test_the_version_of_s3fs_that_is_recommended_is_the_one_that_is_tested():
 
 
 def test_every_metric_and_no_other_is_explained(queue):
-    told = set(re.findall(r"^# TYPE (\w+)", metrics.exposition(queue.store), re.MULTILINE))
+    told = set(re.findall(r"^# TYPE (\w+)", metrics.exposition(queue), re.MULTILINE))
     rows = re.findall(r"^\| (`dreamq_.*?) \|", DEPLOYMENT, re.MULTILINE)
 
     assert {name for row in rows for name in re.findall(r"dreamq_\w+", row)} == told

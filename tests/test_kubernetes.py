@@ -181,7 +181,7 @@ def test_workers_are_scaled_by_the_jobs_of_classes_that_they_serve(name):
 
 @pytest.mark.parametrize("name", SCALED)
 def test_the_autoscaler_reads_a_metric_that_is_always_there_with_a_key_that_it_has(name, queue):
-    told = metrics.exposition(queue.store)
+    told = metrics.exposition(queue)
     service = named("Service")["dreamq-api"]["spec"]["ports"][0]["port"]
     hosts = named("ConfigMap")["dreamq-settings"]["data"]["API_HOSTS"].split(",")
 

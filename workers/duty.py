@@ -7,7 +7,7 @@ import signal
 from typing import Any
 
 from shared.job import Worker
-from shared.job_store import JobStore
+from shared.worker_registry import WorkerRegistry
 
 log = logging.getLogger(__name__)
 
@@ -26,8 +26,8 @@ _RAISED_AS = frozenset(
 class Duty:
     """One worker's readiness: `starting`, `ready`, `drained` or `quarantined`."""
 
-    def __init__(self, store: JobStore, worker: Worker) -> None:
-        self.store = store
+    def __init__(self, registry: WorkerRegistry, worker: Worker) -> None:
+        self.registry = registry
         self.worker = worker
         self.state = "starting"
 
@@ -45,14 +45,14 @@ class Duty:
         Raises:
             QueueUnavailable: Redis did not answer; all stays as it was.
         """
-        drained = self.store.is_drained(self.worker.host)
+        drained = self.registry.is_drained(self.worker.host)
         before = self.state
         if before in ("starting", "drained"):
             self.state = "drained" if drained else "ready"
         elif drained:
             log.warning("host %s is drained: this worker ends", self.worker.host)
             os.kill(os.getpid(), signal.SIGTERM)
-        elif before == "ready" and self.store.device_failures(self.worker.name) >= FAILURES_IN_A_ROW:
+        elif before == "ready" and self.registry.device_failures(self.worker.name) >= FAILURES_IN_A_ROW:
             log.error(
                 "the device %s failed on %d jobs in a row: this worker takes no more until it is started again",
                 self.worker.device,

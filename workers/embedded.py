@@ -18,8 +18,9 @@ from typing import Any
 import psutil
 
 from shared.errors import DreamqError, QueueUnavailable
-from shared.job_store import JobStore, connect
+from shared.redis_client import connect
 from shared.settings import Settings
+from shared.worker_registry import WorkerRegistry
 from workers.launcher import ending
 from workers.parent_death import die_with_parent
 from workers.redis_server import RedisServer
@@ -228,7 +229,7 @@ class Stack:
 
     def _worker_is_known(self) -> bool:
         with suppress(QueueUnavailable), connect(self.redis_url) as redis:
-            return bool(JobStore(redis).workers())
+            return bool(WorkerRegistry(redis).all())
         return False
 
     def _stop(self) -> None:

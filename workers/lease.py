@@ -74,11 +74,12 @@ class LeaseKeeper(threading.Thread):
         super().__init__(name="lease", daemon=True)
         self.queue = queue
         self.store = queue.store
+        self.registry = queue.registry
         self.settings = queue.settings
         self.worker = this_worker(name)
         self.queues = queues
         self.draining = threading.Event()
-        self.duty = Duty(self.store, self.worker)
+        self.duty = Duty(self.registry, self.worker)
         self._held: dict[str, Held] = {}
         self._revoked: set[str] = set()
         self._announced_at = float("-inf")
@@ -127,10 +128,10 @@ class LeaseKeeper(threading.Thread):
             "lease_ms": int(self.settings.lease_s * 1000),
             "state": "draining" if self.draining.is_set() else self.duty.state,
         }
-        self.store.announce(self.worker.name, info, ttl_ms=int(self.settings.lease_s * 3000))
+        self.registry.announce(self.worker.name, info, ttl_ms=int(self.settings.lease_s * 3000))
         self._announced_at = now
         if became_ready:
-            if warning := memory_policy_warning(self.store):
+            if warning := memory_policy_warning(self.store.redis):
                 log.warning(warning)
             self.queue.dispatch.forget_workers()
             self.queue.dispatch.step()
@@ -207,7 +208,7 @@ class LeaseKeeper(threading.Thread):
         reason = held.killed or ("shutdown" if asked else self.why_lost())
         if not asked and on_gpu(device()):
             # A GPU that fails often takes its process along; a job that kills its process counts once.
-            self.store.note_device_failure(self.worker.name, claim.job_id)
+            self.registry.note_device_failure(self.worker.name, claim.job_id)
         status = self.store.release(claim, reason, loss=not asked, max_losses=self.settings.max_losses)
         if status:
             log.warning(
@@ -324,7 +325,7 @@ def retire(**_: Any) -> None:
     if _keeper is None:
         return
     try:
-        _keeper.store.retire(_keeper.worker.name)
+        _keeper.registry.retire(_keeper.worker.name)
         _keeper.queue.dispatch.step()
     except QueueUnavailable as error:
         log.info("not signed off: %s", error)

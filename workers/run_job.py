@@ -13,7 +13,6 @@ from importlib import metadata
 from typing import Any, TypeVar
 
 from celery import current_task
-from pydantic import ValidationError
 
 from shared import artifacts
 from shared.celery_app import celery_app
@@ -34,7 +33,7 @@ from shared.job import ID_PATTERN, Failure, Job, JobStatus, Worker, new_token
 from shared.job_store import Claim
 from shared.kinds import KINDS
 from shared.kinds.base import JobParams
-from shared.queue import Queue, invalid_input, queue_from_environment
+from shared.queue import Queue, queue_from_environment
 from tasks.job_context import JobContext
 from workers import child, lease  # noqa: F401  (lease: its signals make a Celery worker one of ours)
 from workers.duty import device_failed, lacks_memory, on_gpu
@@ -112,13 +111,13 @@ def run_claimed(queue: Queue, claim: Claim, worker: Worker) -> None:
         raise
     except DeviceFailed as failure:
         log.error("job %s: the device failed: %s", job_id, failure.__cause__)
-        insist(lambda: queue.store.note_device_failure(worker.name, job_id))
+        insist(lambda: queue.registry.note_device_failure(worker.name, job_id))
         give_back(queue, claim, "device_failed", loss=True)
         if current_task:
             raise SystemExit(0) from failure  # a process whose CUDA context broke computes no more
         return
     if end.status == JobStatus.SUCCEEDED and on_gpu(device()):
-        insist(lambda: queue.store.note_device_works(worker.name))
+        insist(lambda: queue.registry.note_device_works(worker.name))
     log.info(
         "job %s: %s%s", job_id, end.status, f" ({end.error.code}: {end.error.message})" if end.error else ""
     )
@@ -204,8 +203,6 @@ def checked_params(job: Job) -> JobParams:
         return KINDS[job.kind].model_validate(job.params)
     except KeyError as error:
         raise InvalidInput(f"this worker knows no kind {job.kind!r}") from error
-    except ValidationError as error:
-        raise invalid_input(error, job.params, KINDS[job.kind].model_fields) from error
 
 
 def failed(code: str, message: str, *, recycle: bool = False) -> End:

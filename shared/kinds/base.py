@@ -1,13 +1,13 @@
 """What every kind's parameters have in common, and what a kind may ask at submit."""
 
 from functools import lru_cache
-from typing import Annotated, Any, ClassVar, Protocol
+from typing import Annotated, Any, ClassVar, Protocol, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
 
 from shared.pictures import PictureInfo
 from shared.settings import Settings
-from shared.validation import JOB_ID_PATTERN, SHA256_PATTERN
+from shared.validation import JOB_ID_PATTERN, SHA256_PATTERN, ParamsInvalid
 
 PictureId = Annotated[
     str, Field(pattern=SHA256_PATTERN, json_schema_extra={"format": "upload", "media": "image/*"})
@@ -36,6 +36,9 @@ class Inputs(Protocol):
     def picture(self, upload_id: str, field: str) -> PictureInfo:
         """Check an uploaded picture whole (header, size, truncation); `InvalidInput` names `field`."""
 
+    def is_black(self, upload_id: str, field: str) -> bool:
+        """Whether an uploaded picture is black or transparent all over; `InvalidInput` names `field`."""
+
     def path(self, upload_id: str, field: str) -> str:
         """A local path of an upload's bytes; `InvalidInput` names `field` when there is no such upload."""
 
@@ -47,7 +50,11 @@ class Inputs(Protocol):
 
 
 class JobParams(BaseModel):
-    """The parameters of one kind of job: what the user chose."""
+    """The parameters of one kind of job: what the user chose.
+
+    Raises:
+        ParamsInvalid: on being made, naming the field.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
@@ -65,6 +72,14 @@ class JobParams(BaseModel):
     """Seed of every random number; left out, one is drawn at submit and recorded."""
     time_limit_s: int | None = Field(None, ge=1)
     """The longest the job may run, over all its attempts (s); it then ends as `timeout`, with its checkpoint kept."""
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _in_our_words(cls, given: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            return handler(given)
+        except ValidationError as error:
+            raise ParamsInvalid(error, given, cls.model_fields) from error
 
     @classmethod
     @lru_cache(maxsize=64)

@@ -44,6 +44,9 @@ Shape = tuple[int, int]
 Weight = Annotated[float, Field(ge=0)]
 
 
+BLACK_MASK = "masks: number {number} is black or transparent all over: nothing would be painted"
+
+
 class Uploads(NamedTuple):
     """What the memory forecast asks of the uploaded pictures: their sizes."""
 
@@ -322,6 +325,9 @@ class StyleTransferParams(JobParams):
         uploads = self._uploads(inputs)
         if self.init == "image" and self.init_image is None:
             raise InvalidInput("init is 'image', but there is no init_image", field="init_image")
+        for number, mask in enumerate(self.masks or [], 1):
+            if inputs.is_black(mask, "masks"):
+                raise InvalidInput(BLACK_MASK.format(number=number), field="masks")
         self._check_scales(uploads.content)
         self._check_styles(uploads)
         self._check_memory(uploads, inputs.largest_worker_bytes)

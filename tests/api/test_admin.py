@@ -15,19 +15,19 @@ def dreamq(settings):
 
 
 def test_a_host_is_drained_and_put_back(dreamq, queue):
-    queue.store.announce("w@h1", {"name": "w@h1", "host": "h1", "queues": []}, ttl_ms=60_000)
+    queue.registry.announce("w@h1", {"name": "w@h1", "host": "h1", "queues": []}, ttl_ms=60_000)
 
     mistyped = dreamq("admin", "drain", "h11")
-    assert (mistyped.exit_code, queue.store.drained_hosts()) == (2, [])
+    assert (mistyped.exit_code, queue.registry.drained_hosts()) == (2, [])
     assert "those with workers: h1" in mistyped.output
     drained = dreamq("admin", "drain", "h1")
-    assert (drained.exit_code, queue.store.drained_hosts()) == (0, ["h1"])
+    assert (drained.exit_code, queue.registry.drained_hosts()) == (0, ["h1"])
     assert "its workers (1)" in drained.output
     assert dreamq("admin", "drain", "h2", "--ahead").exit_code == 0
     assert dreamq("admin", "drain", "--undo", "h2").exit_code == 0
 
     back = dreamq("admin", "drain", "--undo", "h1")
-    assert (back.exit_code, queue.store.drained_hosts()) == (0, [])
+    assert (back.exit_code, queue.registry.drained_hosts()) == (0, [])
     assert dreamq("admin", "drain", "--undo", "h1").exit_code == 2
 
 
@@ -35,7 +35,7 @@ def test_a_host_is_drained_and_put_back(dreamq, queue):
 def test_what_no_host_can_be_called_is_not_drained_even_ahead(dreamq, queue, host):
     refused = dreamq("admin", "drain", host, "--ahead")
 
-    assert (refused.exit_code, queue.store.drained_hosts()) == (2, [])
+    assert (refused.exit_code, queue.registry.drained_hosts()) == (2, [])
     assert "is no host's name" in refused.output
 
 
@@ -74,7 +74,7 @@ def test_the_doctor_says_line_by_line_what_is_well_and_what_to_do(dreamq, queue)
 
 def test_the_list_of_workers_says_why_one_takes_no_jobs(api_client, queue):
     for name, state in (("a@h", "ready"), ("b@h", "quarantined")):
-        queue.store.announce(
+        queue.registry.announce(
             name, {"name": name, "host": "h", "device": "gpu", "queues": [], "state": state}, ttl_ms=60_000
         )
 

@@ -29,7 +29,7 @@ def working(queue):
     from workers.run_job import run_job
 
     over = threading.Event()
-    queue.store.announce("here@h", {"name": "here@h", "host": "h", "queues": ["steps"]}, ttl_ms=60_000)
+    queue.registry.announce("here@h", {"name": "here@h", "host": "h", "queues": ["steps"]}, ttl_ms=60_000)
 
     def work():
         while not over.wait(0.05):
@@ -134,7 +134,7 @@ def test_a_worker_that_is_silent_for_longer_than_a_lease_is_lost_and_not_idle(dr
             "state": "ready",
             "lease_ms": 30_000,
         }
-        queue.store.announce(name, info, ttl_ms=90_000)
+        queue.registry.announce(name, info, ttl_ms=90_000)
         queue.store.redis.zadd("dreamq:workers", {name: queue.store.now_ms() - silent_ms})
 
     runs = [line.split("\t")[-1] for line in dreamq("workers").stdout.splitlines()[1:]]
@@ -275,7 +275,7 @@ def test_cancel_says_what_becomes_of_the_job(dreamq, queue, run_queued):
 
 
 def test_kinds_and_workers_are_listed(dreamq, queue):
-    queue.store.announce("w1@here", {"name": "w1@here", "host": "here", "device": "cpu"}, ttl_ms=10_000)
+    queue.registry.announce("w1@here", {"name": "w1@here", "host": "here", "device": "cpu"}, ttl_ms=10_000)
 
     assert "steps\tCount" in dreamq("kinds").stdout
     assert "w1@here\there\tcpu\tidle" in dreamq("workers").stdout

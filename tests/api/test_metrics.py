@@ -84,15 +84,15 @@ def test_a_job_that_went_back_to_the_queue_is_a_recovery_and_one_that_ended_by_i
 
 def test_workers_are_counted_by_what_they_do(queue, scrape):
     for name, state in (("a@h", "ready"), ("w@h", "ready"), ("c@h", "quarantined")):
-        queue.store.announce(name, {"name": name, "queues": ["steps"], "state": state}, ttl_ms=10_000)
+        queue.registry.announce(name, {"name": name, "queues": ["steps"], "state": state}, ttl_ms=10_000)
     lost = {"name": "l@h", "queues": ["steps"], "state": "ready", "lease_ms": 30_000}
-    queue.store.announce("l@h", lost, ttl_ms=90_000)
+    queue.registry.announce("l@h", lost, ttl_ms=90_000)
     queue.store.redis.zadd("dreamq:workers", {"l@h": queue.store.now_ms() - 31_000})
     queue.store.claim(queue.submit("steps", {}).id, token="t", worker=WORKER)
 
     found = scrape()
 
-    assert queue.store.served(fresh=True) == [(["steps"], 2)]  # a@h and w@h
+    assert queue.registry.served(fresh=True) == [(["steps"], 2)]  # a@h and w@h
     states = {labels: value for (name, labels), value in found.items() if name == "dreamq_workers"}
     assert states == {
         'state="busy"': 1, 'state="idle"': 1, 'state="draining"': 0, 'state="drained"': 0, 'state="quarantined"': 1,

@@ -218,13 +218,13 @@ class SimulatedWorker:
         self.queue = queue
         self.store = queue.store
         # Its own, as each process has its own: what it knows of the fleet, no other told it.
-        self.dispatch = Dispatch(queue.store, queue.dispatch.app)
+        self.dispatch = Dispatch(queue.store, queue.registry, queue.dispatch.app)
         self.worker = Worker(name=f"w{number}@simulated", host="simulated", device="none", pid=os.getpid())
 
     def announce(self) -> None:
         """Register, for the rest of the benchmark."""
         info = {**self.worker.model_dump(), "queues": [QUEUE], "memory_bytes": 16 << 30, "state": "ready"}
-        self.store.announce(self.worker.name, info, ttl_ms=3_600_000)
+        self.queue.registry.announce(self.worker.name, info, ttl_ms=3_600_000)
 
     def claim_next(self) -> Any:
         """Take a message from the broker and claim its job; None when there is none."""

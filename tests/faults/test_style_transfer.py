@@ -129,7 +129,7 @@ def test_eight_styles_an_odd_start_and_masks_of_another_size_are_all_taken(clien
 
 
 def test_after_each_bad_job_the_same_worker_does_the_next_one(client, paint, files):
-    black = client.upload(saved(Image.new("L", (9, 9), 0), "PNG"))
+    black = client.upload(saved(Image.new("I", (9, 9), -5), "TIFF"))  # seen only when it is decoded for good
     for bad, code in (({"masks": [black]}, "invalid_input"), ({"style_weight": 1e38}, "diverged")):
         ended = paint(**bad)
         assert (ended["status"], ended["error"]["code"]) == ("failed", code)

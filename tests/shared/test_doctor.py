@@ -6,8 +6,8 @@ import pytest
 
 from shared.doctor import examine, memory_policy_warning
 from shared.job import Worker
-from shared.job_store import ServerFacts
 from shared.queue import Queue
+from shared.redis_client import ServerFacts, server_facts
 
 READY = {"name": "w@h", "host": "h", "device": "cpu", "queues": ["steps"], "state": "ready"}
 
@@ -34,7 +34,7 @@ def policy(queue):
 
 
 def test_all_is_well_where_all_is_well(queue, found):
-    queue.store.announce("w@h", READY, ttl_ms=60_000)
+    queue.registry.announce("w@h", READY, ttl_ms=60_000)
     queue.settings.weights_dir.mkdir()
 
     assert {level for findings in found().values() for level, _ in findings} == {"ok"}
@@ -44,9 +44,9 @@ def test_a_redis_that_may_drop_jobs_is_a_failure_and_a_warning_at_every_start(qu
     policy("allkeys-lru")
 
     assert found()["Redis memory"][0][0] == "fail"
-    assert "allkeys-lru" in memory_policy_warning(queue.store)
+    assert "allkeys-lru" in memory_policy_warning(queue.store.redis)
     policy("noeviction")
-    assert memory_policy_warning(queue.store) == ""
+    assert memory_policy_warning(queue.store.redis) == ""
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_a_redis_that_may_drop_jobs_is_a_failure_and_a_warning_at_every_start(qu
 def test_a_redis_that_is_old_forgetful_or_nearly_full_is_told(
     queue, found, monkeypatch, facts, subject, level
 ):
-    well = queue.store.server_facts()
+    well = server_facts(queue.store.redis)
     monkeypatch.setattr(queue.store, "server_facts", lambda: ServerFacts(**{**well._asdict(), **facts}))
 
     assert found()[subject][0][0] == level
@@ -104,9 +104,9 @@ def test_without_redis_what_can_be_checked_is_checked(settings, tmp_path):
 def test_workers_that_take_no_jobs_and_queues_that_nobody_serves_are_told(queue, found):
     assert found()["workers"] == [("warn", "none takes jobs")]
 
-    queue.store.announce("w@h", {**READY, "queues": ["other"]}, ttl_ms=60_000)
-    queue.store.announce("q@h", {**READY, "name": "q@h", "state": "quarantined"}, ttl_ms=60_000)
-    queue.store.drain("elsewhere")
+    queue.registry.announce("w@h", {**READY, "queues": ["other"]}, ttl_ms=60_000)
+    queue.registry.announce("q@h", {**READY, "name": "q@h", "state": "quarantined"}, ttl_ms=60_000)
+    queue.registry.drain("elsewhere")
     queue.submit("steps", {})
 
     findings = found()

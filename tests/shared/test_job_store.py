@@ -6,7 +6,8 @@ import pytest
 
 from shared.errors import JobNotFound, LeaseLost, RequestInvalid
 from shared.job import Job, JobStatus, Worker, new_job_id
-from shared.job_store import Claim, hash_from_job, job_from_hash
+from shared.job_hash import hash_from_job, job_from_hash
+from shared.job_store import Claim
 
 WORKER = Worker(name="w@h", host="h", device="cpu", pid=1)
 

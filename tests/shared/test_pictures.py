@@ -13,7 +13,7 @@ from PIL import Image
 
 from shared import pictures
 from shared.errors import InvalidInput
-from shared.pictures import PictureInfo, inspect_picture
+from shared.pictures import PictureInfo, inspect_picture, is_black
 from tests.pictures import (
     ACCEPTED,
     MAX_PIXELS,
@@ -68,6 +68,28 @@ def test_a_file_on_disk_is_read_like_one_in_memory(tmp_path, name: str):
 def test_a_file_that_is_not_there_is_no_fault_of_the_picture(tmp_path):
     with pytest.raises(FileNotFoundError):
         inspect_picture(tmp_path / "none.png", max_pixels=MAX_PIXELS)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16", "I", "F", "CMYK"])
+def test_a_picture_is_black_until_one_pixel_is_not(mode: str):
+    """All-zero values are black in each mode but CMYK, in which they are white paper."""
+    picture = Image.new("RGB", (5, 3)).convert("CMYK") if mode == "CMYK" else Image.new(mode, (5, 3))
+    if mode == "P":
+        picture.putpalette([0, 0, 0, 255, 255, 255])
+    kind = "TIFF" if mode in ("F", "I", "I;16", "CMYK") else "PNG"
+    assert is_black(io.BytesIO(saved(picture, kind)), max_pixels=MAX_PIXELS)
+
+    white = {"LA": (255, 255), "RGB": (255,) * 3, "RGBA": (255,) * 4, "CMYK": (0,) * 4}.get(mode, 1)
+    picture.putpixel((2, 1), white)
+    assert not is_black(io.BytesIO(saved(picture, kind)), max_pixels=MAX_PIXELS)
+
+
+def test_what_is_transparent_all_over_is_black_whatever_its_colours():
+    clear = Image.new("RGBA", (5, 3), (255, 255, 255, 0))
+    assert is_black(io.BytesIO(saved(clear, "PNG")), max_pixels=MAX_PIXELS)
+
+    clear.putpixel((2, 1), (0, 0, 0, 255))
+    assert is_black(io.BytesIO(saved(clear, "PNG")), max_pixels=MAX_PIXELS)
 
 
 def test_the_caller_keeps_its_file_open():

@@ -121,7 +121,7 @@ def test_workers_that_serve_the_same_share_a_room_and_who_serves_most_comes_firs
 def test_a_busy_queue_of_small_jobs_does_not_starve_an_older_large_one(queue, monkeypatch):
     small = ["steps"]
     for name, queues in (("s@h", small), ("l@h", [*small, "steps.24g"])):
-        queue.store.announce(name, {"name": name, "queues": queues}, ttl_ms=60_000)
+        queue.registry.announce(name, {"name": name, "queues": queues}, ttl_ms=60_000)
     ids = [queue.submit("steps", {}).id for _ in range(4)]
     with monkeypatch.context() as large:
         large.setattr(StepsParams, "forecast_bytes", lambda self, inputs: 20 * GIB)

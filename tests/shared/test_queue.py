@@ -23,8 +23,9 @@ from shared.errors import (
 )
 from shared.job import JobStatus, new_job_id
 from shared.kinds import KINDS
-from shared.queue import Queue, invalid_input, submit, upload
-from shared.validation import first_finding
+from shared.queue import Queue, submit, upload
+from shared.submission import Submission
+from shared.validation import ParamsInvalid, first_finding
 from tests.faults.steps import StepsParams, chain
 
 
@@ -184,8 +185,8 @@ def test_every_refusal_of_a_parameter_speaks_our_words():
         for name, odd in itertools.product(params.model_fields, ODD):
             try:
                 params.model_validate({**required, name: odd})
-            except ValidationError as error:
-                refusals.append(invalid_input(error, {**required, name: odd}, params.model_fields))
+            except ParamsInvalid as error:
+                refusals.append(error)
 
     theirs = re.compile(r"Input|should|valid |pattern|default_factory|parse|Literal")
     assert [error.message for error in refusals if theirs.search(error.message) or not error.field] == []
@@ -244,9 +245,9 @@ def test_a_refused_request_leaves_its_idempotency_key_free(queue):
 
 
 def test_a_key_whose_first_request_died_half_way_still_makes_its_job(queue, monkeypatch):
-    monkeypatch.setattr("shared.queue._RESERVED_FOR_S", 0.1)
+    monkeypatch.setattr("shared.submission.RESERVED_FOR_S", 0.1)
     with monkeypatch.context() as broken:
-        broken.setattr(Queue, "_create", lambda self, job: (_ for _ in ()).throw(SystemExit))
+        broken.setattr(Submission, "create", lambda self, job: (_ for _ in ()).throw(SystemExit))
         with pytest.raises(SystemExit):
             queue.submit("steps", {"steps": 2}, idempotency_key="k")
 

@@ -11,6 +11,7 @@ from shared.artifacts import write_job
 from shared.errors import JobNotFound, StorageUnavailable
 from shared.job import JobStatus, Worker
 from shared.retention import DAY_MS, Retention, RetentionThread
+from shared.submission import hold, refuse
 from workers.run_job import run_job
 
 DAYS = 7
@@ -187,7 +188,7 @@ def test_of_two_prunes_at_once_the_later_frees_no_key_that_another_job_has(queue
 
 def test_of_a_refused_job_nothing_is_left_in_the_end(queue, prune):
     job = queue.submit("steps", {})
-    queue._refuse(job)
+    refuse(queue, job)
     queue.store.forget(job)
 
     assert prune(DAYS - 0.1).leftovers == []
@@ -246,7 +247,7 @@ def test_of_a_submit_and_a_removal_at_once_one_is_first_and_the_other_sees_it(qu
 
 def held_and_found(queue, upload_id: str) -> bool:
     """What a submit does with what it names: whether it finds it."""
-    queue._hold({upload_id})
+    hold(queue, {upload_id})
     return queue.storage.exists(f"uploads/{upload_id}")
 
 

@@ -1,5 +1,6 @@
 """A file that the operating system will not read is never told as a damaged one."""
 
+import builtins
 import errno
 import io
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import pytest
 
 from shared.datasets import inspect_dataset
 from shared.errors import StorageUnavailable, WeightsUnavailable
+from shared.pictures import inspect_picture
 from tasks.model_file import load_arrays
 from tasks.networks.pretrained import load
 from tasks.weights_file import read_arrays
@@ -37,6 +39,7 @@ READERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "weights of a user": ("model.weights.h5", lambda path: read_arrays(path, field="weights")),
     "a model of a user": ("model.keras", lambda path: read_arrays(path, field="weights")),
     "a model of ours": ("model.keras", lambda path: load_arrays(network(), path)),
+    "a picture": ("picture.png", lambda path: inspect_picture(path, max_pixels=1000)),
     "an archive": ("data", lambda path: inspect_dataset(path, max_pixels=1000)),
 }
 
@@ -47,7 +50,8 @@ def test_a_bad_disk_is_not_told_as_a_damaged_file(
 ):
     path = tmp_path / name
     path.symlink_to(BAD_DISK)
-    monkeypatch.setattr(io, "open", lambda file, *_: Unreadable(file))
+    for place in (io, builtins):
+        monkeypatch.setattr(place, "open", lambda file, *_: Unreadable(file))
 
     with pytest.raises(StorageUnavailable, match="Input/output error"):
         read(path)

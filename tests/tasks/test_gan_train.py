@@ -126,7 +126,7 @@ def test_the_chapters_tricks_are_the_defaults():
 
 
 def test_a_training_that_fits_into_no_worker_is_refused_with_the_batch_that_fits(queue):
-    queue.store.announce("w", {"name": "w", "memory_bytes": 4 * 2**30}, ttl_ms=60_000)
+    queue.registry.announce("w", {"name": "w", "memory_bytes": 4 * 2**30}, ttl_ms=60_000)
 
     with pytest.raises(InvalidInput, match=r"A batch_size of \d+ would fit") as refused:
         queue.submit("gan_train", {"dataset": "digits", "image_size": 128, "batch_size": 4096})

@@ -246,7 +246,7 @@ def test_what_cannot_be_learnt_from_is_refused_at_submit(queue, data, params, fi
 
 
 def test_too_much_memory_is_refused_with_a_batch_size_that_fits(queue, text):
-    queue.store.announce("gpu", {"memory_bytes": 3 * 2**30, "queues": []}, ttl_ms=60_000)
+    queue.registry.announce("gpu", {"memory_bytes": 3 * 2**30, "queues": []}, ttl_ms=60_000)
     params = {"text": text, "units": 512, "layers": 2}
 
     with pytest.raises(InvalidInput, match=r"largest worker has 3.0; a batch_size of 512 fits") as refused:

@@ -21,6 +21,7 @@ from tasks.colors import luminance
 from tasks.images import decode, resize
 from tasks.job_context import JobContext
 from tasks.style_objective import Losses, build_objective
+from tests.pictures import saved
 from workers.run_job import perform, run_job, write_end
 
 WORKER = Worker(name="w@h", host="h", device="cpu", pid=1)
@@ -388,8 +389,17 @@ def test_masks_and_an_init_image_are_never_ignored(paint, upload):
         paint(init="random", init_image=picture)
 
 
-def test_a_mask_that_leaves_nothing_to_paint_ends_the_job_and_the_next_one_passes(paint, upload):
-    job = paint(masks=[upload("black")])
+def test_a_mask_that_leaves_nothing_to_paint_is_refused(paint, upload):
+    with pytest.raises(InvalidInput, match="masks: number 1 is black") as refused:
+        paint(masks=[upload("black")])
+
+    assert refused.value.field == "masks"
+
+
+def test_a_mask_found_out_to_be_black_at_work_ends_the_job_and_the_next_one_passes(queue, paint, upload):
+    below_black = queue.upload(saved(Image.new("I", (9, 9), -5), "TIFF")).id
+
+    job = paint(masks=[below_black])
 
     assert job.error.code == "invalid_input"
     assert "masks: number 1 is black" in job.error.message
@@ -397,7 +407,7 @@ def test_a_mask_that_leaves_nothing_to_paint_ends_the_job_and_the_next_one_passe
 
 
 def test_a_job_larger_than_any_worker_is_refused_with_what_would_fit(queue, upload, chelsea, flower):
-    queue.store.announce("w@h", {"memory_bytes": 5 * 2**29, "queues": []}, ttl_ms=60_000)
+    queue.registry.announce("w@h", {"memory_bytes": 5 * 2**29, "queues": []}, ttl_ms=60_000)
     params = {"content_image": upload(chelsea), "style_images": [upload(flower)], "network": "vgg16"}
 
     with pytest.raises(InvalidInput, match=r"has 2\.5 GiB; tile_px (\d+) would fit") as refused:
@@ -469,7 +479,7 @@ def test_a_style_scale_beyond_the_largest_picture_is_refused_with_one_that_works
 
 
 def test_the_memory_forecast_counts_the_style_images(queue, upload):
-    queue.store.announce("w@h", {"memory_bytes": 3 * 2**30, "queues": []}, ttl_ms=60_000)
+    queue.registry.announce("w@h", {"memory_bytes": 3 * 2**30, "queues": []}, ttl_ms=60_000)
     params = {"content_image": upload("red"), "style_images": [upload("blue")] * 8, "network": "squeezenet"}
 
     # 8 styles of 4096 x 2731 px, 12 bytes a pixel, twice: 2.1 GB.

@@ -293,7 +293,7 @@ def test_an_unsafe_archive_is_refused_at_submit(queue):
 
 
 def test_a_training_that_fits_into_no_worker_is_refused_with_the_batch_that_fits(queue):
-    queue.store.announce("w", {"name": "w", "memory_bytes": 2 * 2**30}, ttl_ms=60_000)
+    queue.registry.announce("w", {"name": "w", "memory_bytes": 2 * 2**30}, ttl_ms=60_000)
 
     with pytest.raises(InvalidInput, match="A batch_size of 64 would fit") as refused:
         queue.submit(

@@ -73,7 +73,7 @@ def test_a_job_on_which_the_device_failed_goes_back_to_the_queue(queue, on_broke
 
 
 def test_a_device_that_fails_on_three_jobs_in_a_row_is_quarantined(queue, on_broken_gpu):
-    duty = Duty(queue.store, ME)
+    duty = Duty(queue.registry, ME)
     assert duty.look()
 
     seen = []
@@ -89,20 +89,20 @@ def test_a_device_that_fails_on_three_jobs_in_a_row_is_quarantined(queue, on_bro
 def test_one_job_that_fails_on_it_again_and_again_does_not_condemn_a_device(queue, on_broken_gpu):
     job = on_broken_gpu()
     for _ in range(3):
-        queue.store.note_device_failure(ME.name, job.id)
+        queue.registry.note_device_failure(ME.name, job.id)
 
-    assert queue.store.device_failures(ME.name) == 1
+    assert queue.registry.device_failures(ME.name) == 1
 
 
 def test_a_job_that_succeeds_clears_the_device_and_one_without_memory_does_neither(queue, run, on_broken_gpu):
     on_broken_gpu()
     on_broken_gpu()
     full = on_broken_gpu("CUDNN_STATUS_ALLOC_FAILED")
-    assert (full.error.code, queue.store.device_failures(ME.name)) == ("gpu_out_of_memory", 2)
+    assert (full.error.code, queue.registry.device_failures(ME.name)) == ("gpu_out_of_memory", 2)
 
     run("steps", steps=1)
 
-    assert queue.store.device_failures(ME.name) == 0
+    assert queue.registry.device_failures(ME.name) == 0
 
 
 @pytest.fixture
@@ -125,7 +125,7 @@ def test_a_drained_hosts_worker_gives_its_job_back_and_ends_and_the_next_waits_f
     job = queue.submit("steps", {"steps": 2000, "step_s": 0.02, "seed": 1})
     until(lambda: queue.get(job.id).progress.step > 3, what="progress of the job")
 
-    queue.store.drain(HOST)
+    queue.registry.drain(HOST)
     assert launcher.wait(timeout=60) == 0  # nobody starts it again
     returned = queue.get(job.id)
     assert (returned.status, returned.losses, bool(returned.checkpoints)) == (JobStatus.QUEUED, 0, True)
@@ -135,7 +135,7 @@ def test_a_drained_hosts_worker_gives_its_job_back_and_ends_and_the_next_waits_f
     time.sleep(LONG_ENOUGH_S)
     assert queue.get(job.id).attempt == 1
 
-    queue.store.undrain(HOST)
+    queue.registry.undrain(HOST)
     until(lambda: queue.get(job.id).attempt == 2, what="the job's next attempt")
     assert [worker["state"] for worker in queue.workers()] == ["ready"]
     again.send_signal(signal.SIGTERM)
