@@ -1,11 +1,14 @@
-"""`dreamq admin drain`, `prune` and `doctor`: straight to Redis and storage, with the server's settings."""
+"""`dreamq admin`: straight to Redis, storage and the file of keys, with the server's settings."""
 
-import json
 import re
 from dataclasses import asdict
+from pathlib import Path
 
 import click
 
+from api import keys
+from api.exits import EXIT_REFUSED, Commands, Failure
+from api.printing import as_json, print_json, print_table
 from shared.doctor import examine
 from shared.errors import RequestInvalid
 from shared.queue import Queue
@@ -15,12 +18,17 @@ from shared.settings import Settings
 MARKS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 
+@click.group(cls=Commands)
+def admin() -> None:
+    """For operators, on a host with the server's settings; needs no running server."""
+
+
 def queue() -> Queue:
     """The queue that this host's settings describe; it gives up on a Redis that is away within seconds."""
     return Queue.from_settings(Settings.from_environment(), impatient=True)
 
 
-@click.command()
+@admin.command()
 @click.argument("host")
 @click.option("--undo", is_flag=True, help="Put the host back in service.")
 @click.option("--ahead", is_flag=True, help="Also a host on which no worker runs now.")
@@ -52,12 +60,12 @@ def drain(host: str, undo: bool, ahead: bool) -> None:
     )
 
 
-@click.command()
+@admin.command()
 @click.option(
     "--days", type=click.IntRange(1), help="Remove what is older (default: the setting RETENTION_DAYS)."
 )
 @click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+@as_json
 def prune(days: int | None, dry_run: bool, as_json: bool) -> None:
     """Remove old jobs: checkpoints first, then the jobs, then uploads that no job names, and what writers that were
     killed have left.
@@ -70,7 +78,7 @@ def prune(days: int | None, dry_run: bool, as_json: bool) -> None:
         raise RequestInvalid("say how old: --days N, or set RETENTION_DAYS")
     pruned = Retention(found, days, dry_run=dry_run).prune()
     if as_json:
-        click.echo(json.dumps(asdict(pruned), indent=2))
+        print_json(asdict(pruned))
         return
     done = "would be removed" if dry_run else "removed"
     click.echo(
@@ -79,8 +87,8 @@ def prune(days: int | None, dry_run: bool, as_json: bool) -> None:
     )
 
 
-@click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+@admin.command()
+@as_json
 @click.pass_context
 def doctor(ctx: click.Context, as_json: bool) -> None:
     """Check what dreamq stands on: Redis, storage, clocks, workers. Exit code 1 when a check fails."""
@@ -94,5 +102,50 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
             if finding.advice:
                 click.echo(f"      -> {finding.advice}")
     if as_json:
-        click.echo(json.dumps([finding._asdict() for finding in findings], indent=2))
+        print_json([finding._asdict() for finding in findings])
     ctx.exit(any(finding.level == "fail" for finding in findings))
+
+
+@admin.group("keys")
+def admin_keys() -> None:
+    """API keys: add, list, remove. They are kept, as hashes, in the file that API_KEYS_FILE names."""
+
+
+def key_file() -> Path:
+    """Where the keys are kept. Raises Failure when that is not set."""
+    path = Settings.from_environment().api_keys_file
+    if path is None:
+        raise Failure("no file for API keys is set: set API_KEYS_FILE, here and for the server", EXIT_REFUSED)
+    return path
+
+
+@admin_keys.command("add")
+@click.argument("name")
+def add_key(name: str) -> None:
+    """Make a key called NAME and show it; it cannot be shown again."""
+    key = keys.add(key_file(), name)
+    click.echo(key)
+    click.echo(
+        "this is the only time it is shown; clients send it as DREAMQ_API_KEY, or Authorization: Bearer",
+        err=True,
+    )
+
+
+@admin_keys.command("list")
+@as_json
+def list_keys(as_json: bool) -> None:
+    """List the keys' names."""
+    path = key_file()
+    found = keys.read(path) if path.exists() else []
+    if as_json:
+        print_json([{"name": key.name, "created_at": key.created_at} for key in found])
+        return
+    print_table(("name", "made"), [(key.name, key.created_at) for key in found])
+
+
+@admin_keys.command("remove")
+@click.argument("name")
+def remove_key(name: str) -> None:
+    """Remove the key called NAME; it is refused from then on."""
+    keys.remove(key_file(), name)
+    click.echo(f"removed {name}")

@@ -1,15 +1,42 @@
-"""A job's progress on a terminal as a live bar; plain lines where there is no terminal."""
+"""A job followed to its end: its progress on a terminal as a live bar, plain lines where there is no terminal."""
 
 import time
 from typing import Any
 
+import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from api.client import ENDED, Client, JobEvent
+from api.exits import EXIT_FAILED, EXIT_INTERRUPTED
+from api.printing import print_json, tell_end
 
 _LINE_EVERY_S = 2.0
 _METRICS_SHOWN = 3
+
+
+def follow(
+    client: Client, job_id: str, *, plain: bool = False, quiet: bool = False, as_json: bool = False
+) -> None:
+    """Follow a job to its end; the exit code says how it ended."""
+    try:
+        if quiet:
+            client.wait(job_id)
+        else:
+            watch_job(client, job_id, plain=plain)
+    except KeyboardInterrupt:
+        click.echo(
+            f"\nnot watching any more; the job goes on: dreamq watch {job_id}, or dreamq cancel {job_id}",
+            err=True,
+        )
+        raise click.exceptions.Exit(EXIT_INTERRUPTED) from None
+    job = client.job(job_id)
+    if as_json:
+        print_json(job)
+    else:
+        tell_end(job)
+    if job["status"] != "succeeded":
+        raise click.exceptions.Exit(EXIT_FAILED)
 
 
 def watch_job(client: Client, job_id: str, *, plain: bool = False) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from api import cli
+from api import cli, submit
 from shared.kinds import KINDS as KNOWN
 from shared.kinds.base import JobParams
 from shared.kinds.style_transfer import STYLE_DEFAULTS
@@ -225,7 +225,7 @@ def helps(
 ) -> Iterator[tuple[str, str]]:
     """A command's name and help, then those of the commands below it."""
     context = click.Context(command, info_name=name, parent=parent, terminal_width=100, max_content_width=100)
-    if isinstance(command, cli.SubmitCommands):
+    if isinstance(command, submit.SubmitCommands):
         yield (
             context.command_path,
             f"{context.get_usage()}\n\n  {command.help}",

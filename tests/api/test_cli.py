@@ -185,7 +185,7 @@ def test_ctrl_c_leaves_the_job_running_and_says_so(dreamq, queue, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("api.cli.watch_job", interrupted)
+    monkeypatch.setattr("api.watch.watch_job", interrupted)
     result = dreamq("watch", job_id)
 
     assert result.exit_code == 130

@@ -7,8 +7,8 @@ import click
 import pytest
 from pydantic import BaseModel, Field
 
-from api.cli import job_options
 from api.options import LocalFile, options_of, scalar, values_of, with_files
+from api.submit import job_options
 from shared.kinds import KINDS
 from shared.kinds.base import FileId, JobId, JobParams, PictureId
 
