@@ -100,6 +100,22 @@ class Network:
         """The shortest side that leaves so many cells at every one of these layers (px)."""
         return max(self.layers[name].least_side_px(cells) for name in layers)
 
+    def reach_px(self, layers: Iterable[str]) -> int:
+        """How far around a part of a picture one must see, so that its features are the whole picture's (px).
+
+        The reach of all windows down to the deepest of these layers, rounded up to its stride.
+        """
+        reach_px = 0
+        for name in layers:
+            layer_reach, stride = 0, 1
+            for window in self.layers[name].windows:
+                # A padded window looks as far to both sides; how a wider step lies depends on the side's length.
+                centred = window.padded and window.stride == 1
+                layer_reach += (window.kernel // 2 if centred else window.kernel - 1) * stride
+                stride *= window.stride
+            reach_px = max(reach_px, -(-layer_reach // stride) * stride)
+        return reach_px
+
 
 def _layers(stages: Iterable[tuple[str, int, list[Window], float]]) -> Mapping[str, Layer]:
     """Layers from rows of (name, channels, windows since the row before, bytes per pixel down to here)."""

@@ -111,15 +111,11 @@ def run(params: DeepDreamParams, job: JobContext) -> None:
 
 def load_network(params: DeepDreamParams, job: JobContext) -> PretrainedNetwork:
     """The job's network down to its last layer, its weights' hash noted."""
-
-    def on_fetched(done: int, whole: int) -> None:
-        far = f"{done / 2**20:.0f} of {whole / 2**20:.0f} MiB" if done else "waiting for another process"
-        message = f"fetching weights: {far}"
-        job.report(0, params.octaves * params.iterations, message)
-
-    weights_dir = job.settings.weights_dir
     network = pretrained.load(
-        params.network, params.dreaming_layers, weights_dir=weights_dir, on_fetched=on_fetched
+        params.network,
+        params.dreaming_layers,
+        weights_dir=job.settings.weights_dir,
+        on_fetched=job.fetching,
     )
     job.provenance["network"] = {"name": network.name, "weights_sha256": network.weights_sha256}
     return network

@@ -20,7 +20,9 @@ class DecorrelatedBasis:
         f0: keeps the factor of the mean colour finite (cycles per pixel).
     """
 
-    def __init__(self, origin: np.ndarray, *, power: float = 0.5, f0: float = 0.02) -> None:
+    POWER, F0 = 0.5, 0.02
+
+    def __init__(self, origin: np.ndarray, *, power: float = POWER, f0: float = F0) -> None:
         self.origin = np.asarray(origin, np.float64)
         height, width = origin.shape[:2]
         frequency = np.hypot(fft.fftfreq(height)[:, None], fft.rfftfreq(width)[None, :])

@@ -78,6 +78,15 @@ def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return resized[..., 0] if image.ndim == 2 else resized
 
 
+def nearest(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """(height, width) -> `shape`, each value that of the nearest pixel."""
+    rows, columns = (
+        np.minimum((np.arange(wanted) + 0.5) * side / wanted, side - 1).astype(int)
+        for wanted, side in zip(shape, image.shape, strict=True)
+    )
+    return image[np.ix_(rows, columns)]
+
+
 def to_uint8(image: np.ndarray) -> np.ndarray:
     """Clip values to 0..255 and round them half to even: any shape, as uint8.
 

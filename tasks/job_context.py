@@ -102,6 +102,15 @@ class JobContext:
         if checkpoint is not None and now - self._saved_at >= self.settings.checkpoint_s:
             self.save_checkpoint(step, checkpoint())
 
+    def fetching(self, done_bytes: int, total_bytes: int) -> None:
+        """Say how far the download of a network's weights is; 0 bytes: another process is at it."""
+        far = (
+            f"{done_bytes / 2**20:.0f} of {total_bytes / 2**20:.0f} MiB"
+            if done_bytes
+            else "waiting for another process"
+        )
+        self.report(0, max(1, self._progress.total), f"fetching weights: {far}")
+
     def _tell_progress(self) -> str:
         data = self._progress.model_dump_json()
         try:

@@ -1,4 +1,4 @@
-"""L-BFGS through SciPy, with what a long job needs around it: a trace to resume from, and a plain reason to stop."""
+"""L-BFGS through SciPy, with what a long job needs around it: loss in any unit, and a plain reason to stop."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Tiles whose features are exactly those of the whole picture, for networks without padding of their own at borders.
+"""Tiles whose features are exactly those of the whole picture.
 
 Every tile answers for a part of the picture (`owned`) and sees more of it (`seen`), so far around that no
 activation it answers for can tell where the tile was cut: what a tile computes there is what the whole

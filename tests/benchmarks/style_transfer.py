@@ -31,13 +31,17 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import numpy as np
 import tensorflow as tf
 
-from shared.kinds.style_transfer import Shape, StyleTransferParams
+from shared.kinds.style_sizes import Shape
+from shared.kinds.style_transfer import StyleTransferParams
 from tasks.fourier import DecorrelatedBasis
 from tasks.images import decode, resize
 from tasks.lbfgs import lbfgs
 from tasks.networks import pretrained
-from tasks.style_objective import Functions
-from tasks.style_transfer import Inputs, Painter, Painting
+from tasks.style_functions import Functions
+from tasks.style_painter import Painter
+from tasks.style_painting import Painting
+from tasks.style_pictures import StylePictures
+from tasks.style_weights import scale_weights
 from tests.tasks.vgg16_weights import vgg16_weights_file
 
 PARAMS = StyleTransferParams(content_image="0" * 64, style_images=["1" * 64], network="vgg16", seed=0)
@@ -76,9 +80,9 @@ def one_evaluation(weights_dir: Path) -> None:
     """(a) Seconds per loss and gradient at 400 x 400 px, in turns."""
     shape = (400, 400)
     painted, content, style = (photo(name, shape) for name in ("astronaut", "china", "flower"))
-    inputs = Inputs(params=PARAMS, content=content, styles=[style], masks=None, init=content)
-    painter = Painter(inputs, [shape], network_functions(weights_dir), Painting(content), Clock())
-    ours = painter.objective(shape, 10**6)
+    pictures = StylePictures(params=PARAMS, content=content, styles=[style], masks=None, init=content)
+    painter = Painter(pictures, [shape], network_functions(weights_dir), Painting(content), Clock())
+    ours = painter.objective(shape, 10**6, scale_weights(PARAMS, shape, shape))
     known: dict[str, Callable[[], Any]] = {
         "ours": lambda: ours(painted),
         "textbook": textbook(weights_dir, content, style, painted),
@@ -220,16 +224,16 @@ class Clock:
 
 def to_a_good_loss(weights_dir: Path, content: str, style: str, evaluations: int, shape: Shape) -> None:
     """(b) Seconds, all included, to the loss of single-scale L-BFGS; (c) the losses at equal time."""
-    inputs = Inputs(
+    pictures = StylePictures(
         params=PARAMS,
         content=photo(content, shape),
         styles=[photo(style)],
         masks=None,
         init=photo(content, shape),
     )
-    single = single_scale(weights_dir, inputs, shape, evaluations)
+    single = single_scale(weights_dir, pictures, shape, evaluations)
     single_s, target = single[-1][0], min(loss for _, loss in single)
-    coarse_to_fine = ours(weights_dir, inputs, shape, target, iterations=evaluations)
+    coarse_to_fine = ours(weights_dir, pictures, shape, target, iterations=evaluations)
     ours_s = coarse_to_fine[-1][0]
     told = f"{content} in the style of {style}, {shape[1]}x{shape[0]} px"
     print(f"(b) {told}: the loss of {evaluations} single-scale evaluations, {target:.4g},", end=" ")
@@ -238,7 +242,7 @@ def to_a_good_loss(weights_dir: Path, content: str, style: str, evaluations: int
         f"after {single_s:.0f} s, ours after {ours_s:.0f} s{reached}: {single_s / ours_s:.2f}x (goal 3x)",
         flush=True,
     )
-    by_default = ours(weights_dir, inputs, shape, 0.0)
+    by_default = ours(weights_dir, pictures, shape, 0.0)
     default_s, default_loss = by_default[-1][0], min(loss for _, loss in by_default)
     at_equal_time = min((loss for at, loss in single if at <= default_s), default=single[0][1])
     print(f"(c) {told}: loss after {default_s:.0f} s, the default iterations: {default_loss:.4g},", end=" ")
@@ -246,13 +250,15 @@ def to_a_good_loss(weights_dir: Path, content: str, style: str, evaluations: int
 
 
 def single_scale(
-    weights_dir: Path, inputs: Inputs, shape: Shape, evaluations: int
+    weights_dir: Path, pictures: StylePictures, shape: Shape, evaluations: int
 ) -> Sequence[tuple[float, float]]:
     """L-BFGS on the pixels, from the content image, in one run: (seconds, loss) of each evaluation."""
     clock = Clock()
-    painter = Painter(inputs, [shape], network_functions(weights_dir), Painting(inputs.start(shape)), clock)
-    objective = painter.objective(shape, evaluations)
-    basis = DecorrelatedBasis(inputs.start(shape), power=0)
+    painter = Painter(
+        pictures, [shape], network_functions(weights_dir), Painting(pictures.start(shape)), clock
+    )
+    objective = painter.objective(shape, evaluations, scale_weights(PARAMS, shape, shape))
+    basis = DecorrelatedBasis(pictures.start(shape), power=0)
 
     def evaluate(point: np.ndarray) -> tuple[float, np.ndarray]:
         if len(clock.times) == evaluations:
@@ -267,13 +273,13 @@ def single_scale(
 
 
 def ours(
-    weights_dir: Path, inputs: Inputs, shape: Shape, target: float, iterations: int | None = None
+    weights_dir: Path, pictures: StylePictures, shape: Shape, target: float, iterations: int | None = None
 ) -> Sequence[tuple[float, float]]:
     """As a job does it, until the loss is reached: (seconds, loss) of each evaluation at the result's size."""
     clock = Clock(target)
-    shapes = PARAMS.scale_shapes(shape)
+    shapes = PARAMS.sizes.scale_shapes(shape)
     painter = Painter(
-        inputs, shapes, network_functions(weights_dir), Painting(inputs.start(shapes[0])), clock
+        pictures, shapes, network_functions(weights_dir), Painting(pictures.start(shapes[0])), clock
     )
     clock.painter = painter
     if iterations:  # the coarse sizes' stay as they are; the last one goes on until it is there

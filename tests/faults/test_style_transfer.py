@@ -143,7 +143,7 @@ def test_after_each_bad_job_the_same_worker_does_the_next_one(client, paint, fil
     ("params", "field", "says"),
     [
         ({"size_px": 20_001}, "size_px", "20000"),
-        ({"size_px": 20_000}, "size_px", "is the largest that fits"),
+        ({"size_px": 20_000}, "size_px", "would fit"),
         ({"style_layers": {"fire99": 1}}, "style_layers", "it has conv1, fire2"),
         ({"style_layers": ["fire2", "fire2"]}, "style_layers", "named twice"),
         ({"style_layers": {"fire2": 0}}, "style_layers", "a weight above 0"),

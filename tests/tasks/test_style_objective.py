@@ -8,8 +8,10 @@ import pytest
 from shared.kinds.style_transfer import StyleTransferParams
 from shared.networks import NETWORKS
 from tasks.networks import pretrained
-from tasks.style_objective import Weights, build_objective, functions_for
+from tasks.style_functions import functions_for
+from tasks.style_objective import build_objective
 from tasks.style_tiles import cut
+from tasks.style_weights import Weights
 
 A, B, C = "a" * 64, "b" * 64, "c" * 64
 
@@ -43,7 +45,7 @@ def objective(params: StyleTransferParams, shape, *, tile_px, weights_dir, maske
             shares=(0.75, 0.25),
         ),
         tile_px=lambda _: tile_px,
-        halo_px=params.halo_px,
+        halo_px=params.memory.halo_px,
         jit=jit,
     )
 
@@ -131,7 +133,7 @@ def test_a_mask_for_all_is_no_mask(settings):
 @pytest.mark.parametrize("length", [64, 97, 150, 301])
 def test_tiles_share_every_feature_out_once(params, length):
     layers = [NETWORKS[params.network].layers[name] for name in params.used_layers]
-    tiles = cut((length, 64), side_px=32, halo_px=params.halo_px)
+    tiles = cut((length, 64), side_px=32, halo_px=params.memory.halo_px)
 
     for layer in layers:
         owned = [cell for tile in tiles if tile.columns.owned.start == 0 for cell in _cells(tile.rows, layer)]

@@ -14,13 +14,15 @@ from PIL import Image
 
 from shared.errors import InvalidInput, JobPreempted
 from shared.job import Job, JobStatus, Worker
-from shared.kinds import style_transfer as kind
+from shared.kinds import style_memory
 from shared.kinds.style_transfer import StyleTransferParams
-from tasks import job_context, style_transfer
+from tasks import job_context, style_painter, style_transfer
 from tasks.colors import luminance
 from tasks.images import decode, resize
 from tasks.job_context import JobContext
 from tasks.style_objective import Losses, build_objective
+from tasks.style_painting import Painting, Scale
+from tasks.style_weights import scale_weights
 from tests.pictures import saved
 from workers.run_job import perform, run_job, write_end
 
@@ -144,7 +146,7 @@ def test_with_real_vgg16_a_photo_takes_on_the_style_too(
     losses = history(job)
     assert job.status == JobStatus.SUCCEEDED
     assert losses[-1]["style"] < 0.5 * losses[0]["style"]
-    assert job.provenance["weights_sha256"]
+    assert job.provenance["network"]["weights_sha256"]
 
 
 def test_every_iteration_is_told_and_kept(queue, paint, history):
@@ -332,14 +334,11 @@ def test_a_loss_beyond_the_numbers_ends_the_job_as_diverged_and_the_next_one_pas
 
 def test_an_optimiser_that_stopped_far_below_what_was_asked_is_warned_of(begin):
     job = begin()
-    scale = style_transfer.Scale(
-        width=96, height=64, iterations=3, ended_by="no_progress", message="ABNORMAL"
-    )
-    painting = style_transfer.Painting(np.zeros((64, 96, 3), np.float32), scales=[scale])
+    scale = Scale(width=96, height=64, iterations=3, ended_by="no_progress", message="ABNORMAL")
+    painting = Painting(np.zeros((64, 96, 3), np.float32), scales=[scale])
 
-    style_transfer.tell_end(painting, [60], job)
+    style_transfer.warn_of_early_ends(painting, [60], job)
 
-    assert job.summary["ended_by"] == "no_progress"
     assert [warning.code for warning in job.warnings] == ["stopped_early"]
     assert "after 3 of 60 iterations" in job.warnings[0].message
 
@@ -402,7 +401,7 @@ def test_a_mask_found_out_to_be_black_at_work_ends_the_job_and_the_next_one_pass
     job = paint(masks=[below_black])
 
     assert job.error.code == "invalid_input"
-    assert "masks: number 1 is black" in job.error.message
+    assert "masks: number 1 leaves nothing to paint" in job.error.message
     assert paint(masks=[upload("white")]).status == JobStatus.SUCCEEDED
 
 
@@ -412,7 +411,7 @@ def test_a_job_larger_than_any_worker_is_refused_with_what_would_fit(queue, uplo
 
     with pytest.raises(InvalidInput, match=r"has 2\.5 GiB; tile_px (\d+) would fit") as refused:
         queue.submit("style_transfer", params | {"size_px": 800})
-    with pytest.raises(InvalidInput, match=r"size_px (\d+) is the largest that fits") as too_large:
+    with pytest.raises(InvalidInput, match=r"size_px (\d+) would fit") as too_large:
         queue.submit("style_transfer", params | {"size_px": 4000})
 
     assert refused.value.field == "tile_px"
@@ -447,8 +446,10 @@ def test_a_size_that_is_too_small_is_refused_with_one_that_works(queue, upload, 
 
     size_px = int(refused.value.message.rsplit(" ", 1)[1])
     assert 32 <= size_px <= 20_000
-    shape = StyleTransferParams(**params, size_px=size_px).result_shape((size[1], size[0]))
-    assert min(shape) >= StyleTransferParams(**params).least_side_px
+    assert queue.submit("style_transfer", params | {"size_px": size_px})
+    if size_px > 32:
+        with pytest.raises(InvalidInput):  # and it is the least
+            queue.submit("style_transfer", params | {"size_px": size_px - 1})
 
 
 @pytest.mark.parametrize("field", ["content_image", "style_images"])
@@ -483,9 +484,7 @@ def test_the_memory_forecast_counts_the_style_images(queue, upload):
     params = {"content_image": upload("red"), "style_images": [upload("blue")] * 8, "network": "squeezenet"}
 
     # 8 styles of 4096 x 2731 px, 12 bytes a pixel, twice: 2.1 GB.
-    with pytest.raises(
-        InvalidInput, match=r"this job needs .* size_px (\d+) is the largest that fits"
-    ) as refused:
+    with pytest.raises(InvalidInput, match=r"this job needs .* size_px (\d+) would fit") as refused:
         queue.submit("style_transfer", params | {"size_px": 1024, "style_scale": 4})
 
     size_px = int(refused.value.message.split("size_px")[2].split()[0])
@@ -497,7 +496,7 @@ def test_a_narrow_style_beside_a_wide_photo_is_looked_at_in_tiles_and_painted(
     paint, upload, result, monkeypatch
 ):
     """1 x 300 px become 15 x 4500, many times the painting; what may be done in one piece is made small here."""
-    monkeypatch.setattr(kind, "WHOLE_BYTES", 20 * 2**20)
+    monkeypatch.setattr(style_memory, "WHOLE_BYTES", 20 * 2**20)
 
     job = paint(style_images=[upload("red", (300, 1))], iterations=2)
 
@@ -595,7 +594,7 @@ def test_a_loss_that_leaves_the_numbers_on_the_way_keeps_the_best_picture_before
 ):
     """The seventh evaluation gives what a faulty accelerator gives: NaN."""
     with monkeypatch.context() as fault:
-        fault.setattr(style_transfer, "build_objective", breaking_after(6))
+        fault.setattr(style_painter, "build_objective", breaking_after(6))
         job = paint(iterations=20)
 
     assert (job.status, job.error.code) == (JobStatus.FAILED, "diverged")
@@ -632,7 +631,7 @@ def test_a_resumed_job_equals_an_unbroken_one(queue, begin, monkeypatch, reports
     """Stopped in the middle of a run of L-BFGS, at the coarse size and at the fine one, after its memory was
     started anew."""
     monkeypatch.setattr(job_context, "TELL_EVERY_S", 0)
-    monkeypatch.setattr(kind, "MEMORY_ITERATIONS", (5, 5))
+    monkeypatch.setattr(style_memory, "MEMORY_ITERATIONS", 5)
     unbroken = begin(iterations=8)  # a preview after each second of 24 steps
     run_through(queue, unbroken)
     stopped = begin(context=StoppedContext, iterations=8)
@@ -655,17 +654,15 @@ def test_a_resumed_job_equals_an_unbroken_one(queue, begin, monkeypatch, reports
 def test_steps_that_another_optimiser_took_are_not_taken_again():
     """With more pairs in memory the next points differ, and recorded gradients would be those of other pictures."""
     picture = np.zeros((4, 6, 3), np.float32)
-    painting = style_transfer.Painting(
-        picture, losses=[(1, 1, 1)], gradients=[picture], optimiser=["1.17", 10, 30]
-    )
-    again = style_transfer.Painting.from_state(painting.state())
+    painting = Painting(picture, losses=[(1, 1, 1)], gradients=[picture], origin=["1.17", 10, 30])
+    again = Painting.from_state(painting.state())
 
     again.keep_trace_of(["1.17", 10, 30])
     assert len(again.losses) == len(again.gradients) == 1
 
     again.keep_trace_of(["1.17", 20, 60])
     assert again.losses == again.gradients == []
-    assert style_transfer.Painting.from_state(again.state()).optimiser == ["1.17", 20, 60]
+    assert Painting.from_state(again.state()).origin == ["1.17", 20, 60]
 
 
 def run_through(queue, job: JobContext) -> None:
@@ -679,20 +676,20 @@ def run_through(queue, job: JobContext) -> None:
 def test_the_sizes_halve_as_long_as_the_network_sees_enough():
     params = StyleTransferParams(content_image="a" * 64, style_images=["a" * 64])
 
-    assert params.result_shape((3000, 4000)) == (384, 512)
-    assert params.result_shape((300, 200)) == (300, 200)
-    assert params.scale_shapes((384, 512)) == [(48, 64), (96, 128), (192, 256), (384, 512)]
+    assert params.sizes.result_shape((3000, 4000)) == (384, 512)
+    assert params.sizes.result_shape((300, 200)) == (300, 200)
+    assert params.sizes.scale_shapes((384, 512)) == [(48, 64), (96, 128), (192, 256), (384, 512)]
     # A panorama's short side must leave a cell of block5: 16 px.
-    assert params.scale_shapes((80, 640)) == [(20, 160), (40, 320), (80, 640)]
+    assert params.sizes.scale_shapes((80, 640)) == [(20, 160), (40, 320), (80, 640)]
     assert params.scale_iterations(3) == [240, 120, 60]
 
 
 def test_content_and_variation_weigh_alike_at_every_size():
     params = StyleTransferParams(content_image="a" * 64, style_images=["a" * 64])
 
-    book = style_transfer.scale_weights(params, (400, 600), (400, 600))
-    larger = style_transfer.scale_weights(params, (800, 1200), (800, 1200))
-    coarse = style_transfer.scale_weights(params, (400, 600), (800, 1200))
+    book = scale_weights(params, (400, 600), (400, 600))
+    larger = scale_weights(params, (800, 1200), (800, 1200))
+    coarse = scale_weights(params, (400, 600), (800, 1200))
 
     # The book's 0.025, 1 / 5 layers and 1e-4; VGG's content counts 50 times.
     assert (book.content, book.style, book.variation) == pytest.approx((50 * 0.025, 0.2, 1e-4))
