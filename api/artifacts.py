@@ -3,6 +3,7 @@
 from flask import Blueprint, Response, request
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import RequestedRangeNotSatisfiable
+from werkzeug.http import parse_range_header
 from werkzeug.wsgi import FileWrapper
 
 from api.context import queue
@@ -50,8 +51,20 @@ def fetch(job_id: str, name: str) -> ResponseReturnValue:
     )
     response.content_length = artifact.bytes
     response.set_etag(artifact.sha256)
+    environ = request.environ
+    if not honoured(request.headers.get("Range", ""), artifact.bytes):
+        environ = {name: value for name, value in environ.items() if name != "HTTP_RANGE"}
     try:
-        return response.make_conditional(request.environ, accept_ranges=True, complete_length=artifact.bytes)
+        return response.make_conditional(environ, accept_ranges=True, complete_length=artifact.bytes)
     except RequestedRangeNotSatisfiable:
         opened.close()
         raise
+
+
+def honoured(header: str, length: int) -> bool:
+    """Whether a Range header asks for one part; anything else is passed over and the whole file sent (RFC 9110, 14.2),
+    also where a suffix is longer than the file."""
+    asked = parse_range_header(header)
+    if asked is None or asked.units != "bytes" or len(asked.ranges) != 1:
+        return False
+    return asked.ranges[0][0] > -length

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import requests
 
@@ -59,9 +60,9 @@ class Client:
     def upload(self, source: str | Path | bytes) -> str:
         """Send a file that jobs may name; its id."""
         if isinstance(source, bytes):
-            return str(self._json("POST", "/v1/uploads", data=source)["id"])
+            return str(self._json("POST", "/v1/uploads", "id", data=source)["id"])
         with Path(source).open("rb") as opened:  # streamed
-            return str(self._json("POST", "/v1/uploads", data=opened)["id"])
+            return str(self._json("POST", "/v1/uploads", "id", data=opened)["id"])
 
     def submit(
         self,
@@ -82,11 +83,11 @@ class Client:
             "labels": dict(labels or {}),
         }
         headers = {"Idempotency-Key": idempotency_key} if idempotency_key is not None else {}
-        return self._json("POST", "/v1/jobs", json=body, headers=headers)
+        return self._json("POST", "/v1/jobs", "id", json=body, headers=headers)
 
     def job(self, job_id: str) -> Json:
         """A job as it is now."""
-        return self._json("GET", f"/v1/jobs/{job_id}")
+        return self._json("GET", f"/v1/jobs/{part(job_id)}", "id")
 
     def jobs(
         self,
@@ -99,21 +100,20 @@ class Client:
     ) -> Json:
         """A page of jobs, newest first: `jobs` and `next_cursor`."""
         query = {"status": status, "kind": kind, "label": label, "limit": limit, "cursor": cursor}
-        return self._json(
-            "GET", "/v1/jobs", params={name: value for name, value in query.items() if value is not None}
-        )
+        given = {name: value for name, value in query.items() if value is not None}
+        return self._json("GET", "/v1/jobs", "jobs", params=given)
 
     def cancel(self, job_id: str) -> Json:
         """Ask for a job's cancel; the job."""
-        return self._json("POST", f"/v1/jobs/{job_id}/cancel")
+        return self._json("POST", f"/v1/jobs/{part(job_id)}/cancel", "id")
 
     def kinds(self) -> list[Json]:
         """Every kind of job, with the schema of its parameters."""
-        return list(self._json("GET", "/v1/kinds")["kinds"])
+        return list(self._json("GET", "/v1/kinds", "kinds")["kinds"])
 
     def workers(self) -> list[Json]:
         """The workers heard of lately."""
-        return list(self._json("GET", "/v1/workers")["workers"])
+        return list(self._json("GET", "/v1/workers", "workers")["workers"])
 
     def wait(self, job_id: str) -> Json:
         """Wait for a job's end; the job."""
@@ -147,7 +147,7 @@ class Client:
 
     def _stream(self, job_id: str, after: str | None) -> Iterator[JobEvent]:
         headers = {"Last-Event-ID": after} if after else {}
-        path = f"/v1/jobs/{job_id}/events"
+        path = f"/v1/jobs/{part(job_id)}/events"
         with self._call(
             "GET", path, headers=headers, stream=True, timeout=(self.timeout_s, _SILENT_S)
         ) as response:
@@ -204,15 +204,26 @@ class Client:
             partial.unlink(missing_ok=True)
         return target
 
-    def _json(self, method: str, path: str, **arguments: Any) -> Json:
-        found = self._call(method, path, **arguments).json()
-        assert isinstance(found, dict)
+    def _json(self, method: str, path: str, has: str, **arguments: Any) -> Json:
+        """An answer, which has a field of the name `has`."""
+        response = self._call(method, path, **arguments)
+        try:
+            found = response.json()
+        except requests.JSONDecodeError:
+            found = None
+        if not isinstance(found, dict) or has not in found:
+            raise not_dreamq(response)
         return found
 
     def _call(self, method: str, path: str, **arguments: Any) -> requests.Response:
         arguments.setdefault("timeout", self.timeout_s)
+        if "json" in arguments:
+            arguments["data"] = written(arguments.pop("json"))
+            arguments["headers"] = {"Content-Type": "application/json", **arguments.get("headers", {})}
         try:
             response = self._session.request(method, f"{self.url}{path}", allow_redirects=False, **arguments)
+        except (requests.exceptions.InvalidHeader, UnicodeEncodeError) as error:
+            raise ApiError(0, "invalid_request", f"this cannot be sent as a header: {error}") from error
         except (requests.RequestException, OSError) as error:
             raise Unavailable(0, "unreachable", f"no dreamq server answers at {self.url}") from error
         if response.ok and response.status_code < 300:
@@ -226,13 +237,29 @@ def refusal(response: requests.Response) -> ApiError:
         error = response.json()["error"]
         code, message, field = error["code"], error["message"], error.get("field")
     except (ValueError, KeyError, TypeError):
-        code, message, field = (
-            "not_dreamq",
-            f"{response.url} answers {response.status_code}, and not as dreamq does",
-            None,
-        )
+        return not_dreamq(response)
     kind = Unavailable if response.status_code in (502, 503, 504) else ApiError
     return kind(response.status_code, code, message, field)
+
+
+def part(name: str) -> str:
+    """One part of a path, whatever it is made of."""
+    return quote(name, safe="")
+
+
+def not_dreamq(response: requests.Response) -> ApiError:
+    """Something else answered: another program at the address, or a proxy before the server."""
+    kind = Unavailable if response.status_code in (502, 503, 504) else ApiError
+    message = f"{response.url} answers {response.status_code}, and not as dreamq does"
+    return kind(response.status_code, "not_dreamq", message)
+
+
+def written(value: Any) -> bytes:
+    """A value as JSON, which has neither NaN nor other types than its own."""
+    try:
+        return json.dumps(value, allow_nan=False).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ApiError(0, "invalid_request", f"this cannot be sent as JSON: {error}") from error
 
 
 def parse_events(lines: Iterable[bytes]) -> Iterator[JobEvent]:

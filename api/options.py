@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -42,6 +42,8 @@ def option(name: str, field: Schema, definitions: Mapping[str, Schema], required
     bounds = limits(shapes)
     if bounds:
         text += f"  [{bounds}]"
+    if any(shape.get("type") == "array" for shape in shapes):
+        text += "  [several: repeat it, or put commas between]"
     if [shape.get("type") for shape in shapes] == ["boolean"]:
         return click.Option([f"{flag}/--no-{flag[2:]}", name], default=None, help=text, required=required)
     return click.Option(
@@ -151,7 +153,7 @@ def converted(value: Any, field: Schema, definitions: Mapping[str, Schema]) -> A
         and texts[0].startswith("{")
         and any(shape.get("type") == "object" for shape in shapes)
     ):
-        return cast(Any, json.loads(texts[0]))
+        return cast(Any, json.loads(texts[0], object_pairs_hook=each_once))
     by_type: dict[str, Schema] = {shape.get("type", ""): shape for shape in shapes}
     if "object" in by_type and all("=" in text for text in texts):
         return members(texts, by_type["object"], definitions)
@@ -164,7 +166,7 @@ def converted(value: Any, field: Schema, definitions: Mapping[str, Schema]) -> A
                 raise
     if "array" in by_type:
         inner = branches(by_type["array"].get("items") or {}, definitions)
-        return [scalar(text, inner) for text in texts]
+        return [value for text in texts for value in listed(text, inner)]
     raise ValueError("give each as NAME=VALUE" if "object" in by_type else "give it once")
 
 
@@ -172,13 +174,33 @@ def members(texts: list[str], shape: Schema, definitions: Mapping[str, Schema]) 
     """An object from `name=value`, given one by one or, where the values are no texts, with commas between."""
     if shape.get("additionalProperties") != {"type": "string"}:
         texts = [part.strip() for text in texts for part in text.split(",")]
-    found = {}
+    pairs = []
     for text in texts:
         name, separator, word = text.partition("=")
         if not separator:
             raise ValueError(f"{text!r} is not NAME=VALUE")
-        found[name] = scalar(word, member(shape, name, definitions))
+        pairs.append((name, scalar(word, member(shape, name, definitions))))
+    return each_once(pairs)
+
+
+def each_once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of these names, none of which may come twice: one of the two values would be lost."""
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"{name!r} is given twice")
+        found[name] = value
     return found
+
+
+def listed(text: str, shapes: list[Schema]) -> list[Any]:
+    """One member of a list, or several with commas between (a file's name may have a comma in it)."""
+    try:
+        return [scalar(text, shapes)]
+    except ValueError:
+        if "," not in text:
+            raise
+    return [scalar(part.strip(), shapes) for part in text.split(",")]
 
 
 def member(shape: Schema, name: str, definitions: Mapping[str, Schema]) -> list[Schema]:

@@ -5,7 +5,8 @@ from typing import IO, cast
 
 from flask import Blueprint, jsonify, request
 from flask.typing import ResponseReturnValue
-from werkzeug.exceptions import BadRequest
+from gunicorn.http.errors import ParseException  # type: ignore[import-untyped]
+from werkzeug.exceptions import BadRequest, ClientDisconnected
 from werkzeug.sansio.multipart import Data, Epilogue, Field, File, MultipartDecoder, NeedData
 
 from api.context import queue
@@ -45,8 +46,8 @@ class Body:
     def read(self, size: int) -> bytes:
         try:
             chunk = self._stream.read(size)
-        except OSError as error:  # the connection broke, or the chunked encoding is damaged
-            raise BadRequest("the body broke off") from error
+        except (OSError, ClientDisconnected, ParseException) as error:
+            raise BadRequest("the body broke off, or its chunked encoding is damaged") from error
         if self._left is not None:
             self._left -= len(chunk)
             if not chunk and self._left > 0:

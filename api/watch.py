@@ -97,6 +97,8 @@ _WHY = {
 def standing(status: dict[str, Any]) -> str:
     """A job's status in words; one that was running and is not any more with why, and what becomes of it."""
     word, reason = str(status.get("status", "")), status.get("reason")
+    if word == "running" and status.get("cancel_requested"):
+        return "running (cancel requested)"
     if word == "running" and status.get("attempt", 1) > 1:
         return f"running (attempt {status['attempt']})"
     if word != "queued" or not reason:

@@ -190,7 +190,9 @@ def values(field: dict[str, Any], schema: dict[str, Any]) -> str:
         return ", ".join(f"`{told(choice)}`" for choice in field.get("enum", [field.get("const")]))
     match field.get("type"):
         case "array":
-            return f"list of {values(field.get('items', {}), schema)}"
+            least, most = field.get("minItems"), field.get("maxItems")
+            count = f"{least or 0} to {most} " if most else f"at least {least} " if least else ""
+            return f"list of {count}{values(field.get('items', {}), schema)}"
         case "object":
             of = field.get("additionalProperties")
             return f"map of names to {values(of, schema)}" if isinstance(of, dict) else "map"

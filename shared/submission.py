@@ -55,7 +55,11 @@ class Submission:
         self.store = queue.store
         self.storage = queue.storage
         self.kind = kind
-        self.params = params if isinstance(params, JobParams) else named_values(params)
+        if isinstance(params, JobParams):
+            # Checked again: pydantic lets them be copied with other values, or made without any check.
+            self.params, self.params_kind = params.model_dump(warnings=False), params.kind
+        else:
+            self.params, self.params_kind = named_values(params), kind
         self.wishes = wishes
 
     def make(self) -> Job:
@@ -69,7 +73,7 @@ class Submission:
     def key(self, text: str) -> Key:
         """The key under which this was sent, with its body."""
         wishes = self.wishes
-        body = [self.kind, dict(self.params), wishes.priority, wishes.depends_on, wishes.labels]
+        body = [self.kind, self.params, wishes.priority, wishes.depends_on, wishes.labels]
         try:
             written = json.dumps(body, sort_keys=True, default=str)
         except (TypeError, ValueError, RecursionError) as error:
@@ -143,13 +147,9 @@ class Submission:
         """The parameters, valid in themselves and together with what they name, and the memory they need (bytes)."""
         if not isinstance(self.kind, str) or self.kind not in KINDS:
             raise KindNotFound(no_such_kind(self.kind), field="kind")
-        kind = KINDS[self.kind]
-        if not isinstance(self.params, JobParams):
-            params = kind.model_validate(self.params)
-        elif isinstance(self.params, kind):
-            params = self.params
-        else:
+        if self.params_kind != self.kind:
             raise InvalidInput(f"these are no parameters of {self.kind}", field="params")
+        params = KINDS[self.kind].model_validate(self.params)
         hold(self.queue, ids_in([params.model_dump(mode="json"), self.wishes.depends_on]))
         inputs = SubmitInputs(self.queue)
         params.check(inputs)

@@ -188,7 +188,7 @@ class ParamsInvalid(InvalidInput):
 def _shown(value: object) -> str:
     """The beginning of a value as Python writes it."""
     try:
-        return f"{value!r:.80}"
+        return _cut(repr(value))
     except Exception:  # whatever a caller's own class raises; and Python writes no number of over 4300 digits
         return f"what cannot be shown, of type {type(value).__name__}"
 

@@ -100,7 +100,20 @@ class JobContext:
             self._told_at = now
             self._obey(self._tell_progress(), checkpoint)
         if checkpoint is not None and now - self._saved_at >= self.settings.checkpoint_s:
-            self.save_checkpoint(step, checkpoint())
+            self._save_if_there_is_room(step, checkpoint())
+
+    def _save_if_there_is_room(self, step: int, state: State) -> None:
+        """A checkpoint may be many times the result: a disk that has no room for it may yet have room for that."""
+        try:
+            self.save_checkpoint(step, state)
+        except StorageFull as error:
+            self._saved_at = time.monotonic()
+            log.warning("job %s: no checkpoint at step %d (%s)", self.id, step, error)
+            if "checkpoint_skipped" not in {warning.code for warning in self.warnings}:
+                self.warn(
+                    "checkpoint_skipped",
+                    f"no room for a checkpoint at step {step}; interrupted, the job goes on from an older one",
+                )
 
     def fetching(self, done_bytes: int, total_bytes: int) -> None:
         """Say how far the download of a network's weights is; 0 bytes: another process is at it."""
@@ -119,6 +132,10 @@ class JobContext:
             # The work goes on: nobody can take the job while Redis is away, and it asks again next time.
             log.warning("job %s: progress not told (%s)", self.id, error)
             return ""
+
+    def obey(self, checkpoint: Callable[[], State]) -> None:
+        """Stop the job now, as `report` does, if it was asked to; for one that was signalled before it could report."""
+        self._obey(self._tell_progress(), checkpoint)
 
     def _obey(self, stop: str, checkpoint: Callable[[], State] | None) -> None:
         """Stop the task if the flag says so, its state saved where it is to go on."""

@@ -8,6 +8,7 @@ import scipy
 import tensorflow as tf
 
 from shared.errors import Diverged
+from shared.kinds import style_memory
 from shared.kinds.style_sizes import Shape
 from shared.kinds.style_transfer import StyleTransferParams
 from shared.networks import NETWORKS
@@ -42,6 +43,8 @@ class Painter:
         self.params = pictures.params
         self.painting, self.job = painting, job
         self.planned = self.params.scale_iterations(len(shapes))
+        for number, scale in enumerate(painting.scales):
+            self.planned[number] += style_memory.RESTART_ITERATIONS * scale.restarts
         self.best = painting.picture
         """The picture with the lowest loss so far; always finite."""
         self._run: Run | None = None
@@ -54,6 +57,17 @@ class Painter:
         """The painting with the iterations that L-BFGS has made since it started its memory."""
         return self._run.moved() if self._run is not None else self.painting
 
+    def paint_all(self) -> None:
+        """Take it through all scales that are left."""
+        try:
+            for scale in range(self.painting.scale, len(self.shapes)):
+                self.paint(scale)
+            self.tell_done()
+        except SystemExit:
+            # A signal comes where the network, or its compilation, took so long that a stop was not seen.
+            self.job.obey(self.state)
+            raise
+
     def paint(self, scale: int) -> None:
         """Minimise at one size, in runs of L-BFGS that each start its memory anew.
 
@@ -63,15 +77,16 @@ class Painter:
         if len(self.painting.scales) == scale:
             self._enter(scale)
         self.best = self.painting.picture
-        if self.painting.scales[scale].ended_by != "iterations":
+        now, shape, memory = self.painting.scales[scale], self.shapes[scale], self.params.memory
+        if now.ended_by != "iterations":
             return  # it had come to its end before the job was interrupted
-        shape, planned, memory = self.shapes[scale], self.planned[scale], self.params.memory
+        if 0 < now.iterations < self.planned[scale] and not memory.keeps_trace(shape):
+            now.restarts += 1
+            self.planned[scale] += style_memory.RESTART_ITERATIONS
+        planned = self.planned[scale]
+        self.tell_alive()
         weights = scale_weights(self.params, shape, self.shapes[-1])
-        self.painting.scales[scale].weights = {
-            "content": weights.content,
-            "style": weights.style,
-            "variation": weights.variation,
-        }
+        now.weights = {"content": weights.content, "style": weights.style, "variation": weights.variation}
         objective = self.objective(shape, planned, weights)
         run_iterations = memory.run_iterations(shape, planned)
         self.painting.keep_trace_of(self._origin(weights, memory.corrections(shape), run_iterations))
@@ -157,14 +172,21 @@ class Painter:
     def _previews_by(self, step: int) -> int:
         return step // max(1, sum(self.planned) // PREVIEWS)
 
-    def tell(self, iteration: int, losses: Losses) -> None:
-        """Report where the painting is; here it is stopped, within one evaluation."""
+    def tell(self, iteration: int, losses: Losses, *, anew: bool = True) -> None:
+        """Report where the painting is; here it is stopped, within one evaluation.
+
+        Args:
+            anew: it was not there before, in an attempt that was interrupted, and has been told then.
+        """
         self._done = self._steps_before() + iteration
         self._metrics = {**losses._asdict(), "total": losses.total}
-        self.tell_alive()
+        if anew:
+            self.tell_alive()
         if self._previews_by(self._done) > self._last_preview and self._done < sum(self.planned):
             self._last_preview = self._previews_by(self._done)
-            self.job.save_image(f"preview-{self._done:04d}.png", self.finished(self.best))
+            name = f"preview-{self._done:04d}.png"
+            if anew or name not in self.job.artifacts:
+                self.job.save_image(name, self.finished(self.best))
 
     def tell_alive(self) -> None:
         """Report again what was told last: between the tiles of a large picture, which may take minutes."""
@@ -198,6 +220,8 @@ class Run:
         self.rows: list[list[float]] = []
         """The history since the painting's picture."""
         self.evaluations = self._evaluations_accepted = 0
+        self._known = len(self.painting.losses)
+        """So many evaluations were made before an interruption."""
         self.lowest = math.inf
         self._accepted_picture = self.painting.picture
 
@@ -233,7 +257,7 @@ class Run:
         if losses.total < self.lowest:
             self.lowest, self.painter.best = losses.total, picture
         self._last, self._last_picture = losses, picture
-        self.painter.tell(len(self.rows), losses)
+        self.painter.tell(len(self.rows), losses, anew=self.evaluations > self._known)
         return losses.total, self.basis.gradient(gradient)
 
     def on_iteration(self) -> None:
@@ -249,7 +273,7 @@ class Run:
                 self._accepted.total,
             ]
         )
-        self.painter.tell(iteration, self._accepted)
+        self.painter.tell(iteration, self._accepted, anew=self.evaluations > self._known)
 
     def _evaluated(self, picture: np.ndarray) -> tuple[Losses, np.ndarray]:
         """The losses and the gradient at a picture, taken from the trace where it has them."""

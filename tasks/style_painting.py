@@ -16,6 +16,8 @@ class Scale:
     """Of content, style and variation at this size."""
     iterations: int = 0
     evaluations: int = 0
+    restarts: int = 0
+    """How often an interruption cost L-BFGS its memory."""
     loss_first: float | None = None
     loss_last: float | None = None
     ended_by: str = "iterations"

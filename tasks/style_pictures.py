@@ -69,7 +69,8 @@ def _mask(job: JobContext, upload: str) -> np.ndarray:
 
 def _same_aspect(image: np.ndarray, shape: Shape) -> np.ndarray:
     """The middle of an image, as much of it as has the aspect ratio of `shape`; all of it if only rounding differs."""
-    if with_longer_side((image.shape[0], image.shape[1]), max(shape)) == shape:
+    alike = with_longer_side((image.shape[0], image.shape[1]), max(shape))
+    if max(abs(alike[0] - shape[0]), abs(alike[1] - shape[1])) <= 1:
         return image
     ratio = min(image.shape[0] / shape[0], image.shape[1] / shape[1])
     height, width = max(1, round(shape[0] * ratio)), max(1, round(shape[1] * ratio))

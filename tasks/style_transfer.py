@@ -17,6 +17,7 @@ from dataclasses import asdict
 import tensorflow as tf
 
 from shared.errors import Diverged, JobCancelled, JobTimedOut
+from shared.kinds.style_sizes import Shape
 from shared.kinds.style_transfer import StyleTransferParams
 from tasks.job_context import JobContext
 from tasks.networks import pretrained
@@ -25,6 +26,8 @@ from tasks.style_painter import Painter
 from tasks.style_painting import Painting
 from tasks.style_pictures import StylePictures
 
+LARGER = 1.1
+"""A style image that is taken so many times larger than asked is warned of."""
 FAR_BELOW = 0.5
 """A scale that ended before this part of its iterations is warned of."""
 
@@ -43,13 +46,12 @@ def paint(params: StyleTransferParams, job: JobContext) -> None:
     shapes = params.sizes.scale_shapes(params.sizes.result_shape((height, width)))
     functions = load_functions(params, job)
     pictures.check_masks(shapes[-1], functions.style_layers)
+    warn_of_larger_styles(pictures, shapes[-1], job)
     state = job.resume()
     painting = Painting.from_state(state) if state else Painting(pictures.start(shapes[0]))
     painter = Painter(pictures, shapes, functions, painting, job)
     try:
-        for scale in range(painting.scale, len(shapes)):
-            painter.paint(scale)
-        painter.tell_done()
+        painter.paint_all()
     except (JobCancelled, JobTimedOut, Diverged) as end:
         job.summary |= summary_of(painter.now, ENDED_BY[type(end)], str(end))
         job.save_image("partial.png", painter.finished(painter.best))
@@ -121,9 +123,23 @@ def summary_of(painting: Painting, ended_by: str, message: str) -> dict[str, obj
         "message": message,
         "iterations": painting.iterations,
         "evaluations": painting.evaluations,
-        "loss": painting.scales[-1].loss_last if painting.scales else None,
+        "loss": next((scale.loss_last for scale in reversed(painting.scales) if scale.evaluations), None),
         "scales": [asdict(scale) for scale in painting.scales],
     }
+
+
+def warn_of_larger_styles(pictures: StylePictures, result: Shape, job: JobContext) -> None:
+    """Warn of style images that are taken larger than `style_scale` says, since the network would see too little."""
+    sizes = pictures.params.sizes
+    asked_px = round(max(result) * sizes.style_scale)
+    for number, style in enumerate(pictures.styles, 1):
+        taken = sizes.style_shape((style.shape[0], style.shape[1]), result)
+        if max(taken) > max(asked_px, 1) * LARGER:
+            job.warn(
+                "style_larger_than_asked",
+                f"style image {number} is looked at at {taken[1]}x{taken[0]} px, not at {asked_px} px along its longer "
+                f"side as style_scale {sizes.style_scale:g} says: {sizes.layer.name} would see too little of it",
+            )
 
 
 def warn_of_early_ends(painting: Painting, planned: list[int], job: JobContext) -> None:

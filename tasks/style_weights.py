@@ -37,9 +37,10 @@ def scale_weights(params: StyleTransferParams, shape: Shape, result: Shape) -> W
     pixels = shape[0] * shape[1]
     per_pixel = BOOK_PIXELS / pixels
     coarseness = result[0] * result[1] / pixels
+    of_pooling = own.average_pooling_factor if params.pooling == "average" else 1.0
     layers = params.used_style_layers
     return Weights(
-        content=params.content_weight * own.content_factor * per_pixel * coarseness,
+        content=params.content_weight * own.content_factor * of_pooling * per_pixel * coarseness,
         style=params.style_weight * own.style_factor[params.normalisation] / len(layers),
         variation=params.tv_weight * per_pixel,
         layers=tuple(params.style_layers[name] for name in layers),

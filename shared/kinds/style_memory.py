@@ -23,6 +23,9 @@ TRACE_BYTES = 2**28
 """What these gradients may take (bytes): 704 x 529 px."""
 TRACE_COPIES = 4
 """They lie in memory one by one and, as a checkpoint is written, as one array and twice as a file's bytes."""
+RESTART_ITERATIONS = 10
+"""How many more iterations a size gets for each interruption that cost L-BFGS its memory: with SqueezeNet and two pairs
+of pictures of 128 px five brought the loss within 0.6% of the unbroken one's, wherever in 60 iterations that was."""
 MASKED_COPIES = 2
 """A style layer's features times a mask, and their gradient."""
 PICTURE_BYTES_PER_PIXEL = 60 * 3 * 4

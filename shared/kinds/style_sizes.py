@@ -4,11 +4,14 @@ import math
 from dataclasses import dataclass
 
 from shared.errors import InvalidInput
+from shared.networks import Layer
 
 DEFAULT_SIZE_PX = 512
 """A larger content image is shrunk to this unless `size_px` says otherwise."""
 SHORTEST_PX, LONGEST_PX = 32, 20_000
 """What the longer side of a result may be (px); no style image is enlarged beyond it either."""
+ENOUGH_POSITIONS = 25
+"""So many positions of the deepest layer are enough to tell a style by, whatever the size of the painting."""
 COARSEST_PX = 64
 """The automatic scales end before the result's longer side is shorter than this."""
 
@@ -27,7 +30,7 @@ class Sizes:
     style_scale: float
     least_side_px: int
     """The shortest side that leaves a cell at every layer (px)."""
-    layer: str
+    layer: Layer
     """The deepest of the layers, which decides that."""
 
     def result_shape(self, content: Shape) -> Shape:
@@ -43,9 +46,20 @@ class Sizes:
         return [halved(result, times) for times in reversed(range(scales))]
 
     def style_shape(self, style: Shape, painted: Shape) -> Shape:
-        """The shape of a style image beside a picture of shape `painted`; never too small for the network."""
+        """The shape of a style image beside a picture of shape `painted`; never too small for the network.
+
+        A Gram matrix of a few positions says next to nothing of a style, and what is painted after it is glaring: the
+        deepest layer has at least half as many of the style image as of the painting, or `ENOUGH_POSITIONS`.
+        """
         least_px = math.ceil(self.least_side_px * max(style) / min(style))
-        return with_longer_side(style, max(round(max(painted) * self.style_scale), least_px))
+        size_px = max(round(max(painted) * self.style_scale), least_px)
+        enough = min(ENOUGH_POSITIONS, self._positions(painted) // 2)
+        while size_px < LONGEST_PX and self._positions(with_longer_side(style, size_px)) < enough:
+            size_px += 1
+        return with_longer_side(style, size_px)
+
+    def _positions(self, shape: Shape) -> int:
+        return self.layer.side(shape[0]) * self.layer.side(shape[1])
 
     def fit_network(self, result: Shape) -> bool:
         """Whether the network sees something in a picture of this shape, at every scale."""
@@ -65,12 +79,12 @@ class Sizes:
         if fewer:
             raise InvalidInput(
                 f"scales: at {self.scales} scales the coarsest picture is {coarsest[1]}x{coarsest[0]} px, but "
-                f"{self.layer} needs {self.least_side_px} px along each side; take at most {fewer[-1]}",
+                f"{self.layer.name} needs {self.least_side_px} px along each side; take at most {fewer[-1]}",
                 field="scales",
             )
         told = (
-            f"the result would be {result[1]}x{result[0]} px, but {self.layer} needs {self.least_side_px} px along "
-            "each side"
+            f"the result would be {result[1]}x{result[0]} px, but {self.layer.name} needs {self.least_side_px} px "
+            "along each side"
         )
         at_scales = f", and at {self.scales} scales also of the coarsest" if self.scales > 1 else ""
         size_px = self._least_size_px(content)
@@ -108,7 +122,7 @@ class Sizes:
                     field="style_scale",
                 )
             raise InvalidInput(
-                f"style_images: number {number} is {style[1]}x{style[0]} px, but {self.layer} needs "
+                f"style_images: number {number} is {style[1]}x{style[0]} px, but {self.layer.name} needs "
                 f"{self.least_side_px} px along each side, and a picture so narrow would be enlarged to more than "
                 f"{LONGEST_PX:,} px; crop it to at most {LONGEST_PX // self.least_side_px} times as long as it is wide",
                 field="style_images",

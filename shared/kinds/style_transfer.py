@@ -1,10 +1,11 @@
 """The parameters of neural style transfer, and what can be known of a job before it runs."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from shared.errors import InvalidInput
 from shared.kinds.base import Inputs, JobParams, PictureId
@@ -15,7 +16,17 @@ from shared.networks import NETWORKS, Network
 COARSER_ITERATIONS = 2
 """A coarser scale gets so many times the iterations of the next finer one; each costs a quarter."""
 
-Weight = Annotated[float, Field(ge=0)]
+LEAST_WEIGHT = 1e-12
+"""Of smaller ones the products, weight of a layer times that of the style, are zero in float32."""
+
+
+def _not_vanishing(weight: float) -> float:
+    if 0 < weight < LEAST_WEIGHT:
+        raise ValueError(f"must be 0, or at least {LEAST_WEIGHT:g}")
+    return weight
+
+
+Weight = Annotated[float, Field(ge=0), AfterValidator(_not_vanishing)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +37,8 @@ class StyleDefaults:
     style_layers: Mapping[str, float]
     """Name -> weight."""
     content_factor: float = 1.0
+    average_pooling_factor: float = 1.0
+    """Of the content, where the network pools by averages."""
     style_factor: Mapping[str, float] = field(default_factory=lambda: {"book": 1.0, "gatys": 1.0})
 
 
@@ -45,6 +58,7 @@ STYLE_DEFAULTS: Mapping[str, StyleDefaults] = {
         # no petals.
         style_layers={"conv1": 0.3, "fire2": 0.3, "fire4": 3.0, "fire6": 3.0},
         content_factor=8.0,  # as above: with 1.6 the cat is all petals
+        average_pooling_factor=8.0,  # fire5 sees less through averages: without it sky and trees are gone
         style_factor={"book": 3000.0, "gatys": 1500.0},
     ),
 }
@@ -86,7 +100,8 @@ class StyleTransferParams(JobParams):
     """How much each layer's Gram matrix counts, as `{"block1_conv1": 1}` or `block1_conv1=1,block2_conv1=0.5`, in any
     order. Left out: the network's own."""
     content_weight: Weight = 0.025
-    """How much the content counts."""
+    """How much the content counts. Network and size have factors of their own on it, so that the default looks right
+    with each; the job's summary has what came of it."""
     style_weight: Weight = 1.0
     """How much the style counts."""
     tv_weight: Weight = 1e-4
@@ -99,7 +114,8 @@ class StyleTransferParams(JobParams):
     scales: int = Field(0, ge=0, le=8)
     """At how many sizes the picture is painted, each twice the one before; 0: decided from the size."""
     style_scale: float = Field(1.0, gt=0, le=4)
-    """Size of the style images relative to the result (ratio): larger ones give larger strokes."""
+    """Size of the style images relative to the result (ratio): larger ones give larger strokes. A style image of which
+    the deepest layer would see too little is taken larger, with a warning."""
     init: Literal["content", "style", "random", "image"] = "content"
     """What the painting starts from: the content image, the first style image, noise, or `init_image`. L-BFGS ends in
     a minimum near the start, which so decides the layout: from `style` the style image comes back with hints of the
@@ -112,7 +128,7 @@ class StyleTransferParams(JobParams):
     original_colors: bool = False
     """Keep the content image's colours and take only the brightness of the painting."""
     pooling: Literal["max", "average"] = "max"
-    """How the network pools: `average` gives smoother pictures (Gatys et al.)."""
+    """How the network pools: with the VGG networks `average` gives smoother pictures (Gatys et al.)."""
     tile_px: int = Field(0, ge=0, le=8192)
     """Side of the tiles that a large picture is worked on in (px); 0: decided from the size. The Gram matrices are
     those of the whole picture all the same."""
@@ -153,9 +169,8 @@ class StyleTransferParams(JobParams):
         if not isinstance(given, list) or not all(isinstance(item, str) for item in given):
             return given
         pairs = [(name.strip(), weight or 1.0) for name, _, weight in (item.partition("=") for item in given)]
-        names = [name for name, _ in pairs]
-        for name in names:
-            if names.count(name) > 1:
+        for name, times in Counter(name for name, _ in pairs).items():
+            if times > 1:
                 raise ValueError(f"layer {name!r} is named twice")
         return dict(pairs)
 
@@ -210,7 +225,7 @@ class StyleTransferParams(JobParams):
             scales=self.scales,
             style_scale=self.style_scale,
             least_side_px=self._network.least_side_px(self.used_layers),
-            layer=self.used_layers[-1],
+            layer=self._network.layers[self.used_layers[-1]],
         )
 
     @property

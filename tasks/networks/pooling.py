@@ -1,4 +1,4 @@
-"""Max-pooling written out, for functions that XLA compiles for a CPU."""
+"""Poolings that Keras has not: max-pooling written out for XLA on a CPU, and an average without a grid."""
 
 from typing import Any
 
@@ -30,3 +30,16 @@ class BlockMaxPooling(keras.layers.MaxPooling2D):
         return ops.maximum(
             ops.maximum(above[:, :, ::2], above[:, :, 1::2]), ops.maximum(below[:, :, ::2], below[:, :, 1::2])
         )
+
+
+class BinomialPooling(keras.layers.AveragePooling2D):
+    """An average over 3 x 3 cells in steps of 2, the middle ones weighing more: 1 2 1 along each side, over 4.
+
+    Equal weights would count every other row and column twice, since the windows overlap there; a picture painted
+    through them has a grid of that period. With these all cells count alike. (batch, height, width, channels) -> the
+    same with (height - 1) // 2 and (width - 1) // 2.
+    """
+
+    def call(self, inputs: Any) -> Any:
+        smooth = ops.average_pool(inputs, 2, strides=1, padding="valid")
+        return ops.average_pool(smooth, 2, strides=2, padding="valid")

@@ -14,7 +14,7 @@ import numpy as np
 from shared.errors import WeightsUnavailable
 from shared.networks import NETWORKS
 from tasks.networks import weights
-from tasks.networks.pooling import BlockMaxPooling
+from tasks.networks.pooling import BinomialPooling, BlockMaxPooling
 from tasks.networks.squeezenet import build_squeezenet, set_packaged_weights
 
 Pooling = Literal["max", "average"]
@@ -146,7 +146,8 @@ def _first_line(error: Exception) -> str:
 def _with_average_pooling(layer: keras.Layer) -> keras.Layer:
     config = layer.get_config()
     if isinstance(layer, keras.layers.MaxPooling2D):
-        return keras.layers.AveragePooling2D.from_config(config)
+        overlaps = tuple(layer.pool_size) == (3, 3) and tuple(layer.strides) == (2, 2)
+        return (BinomialPooling if overlaps else keras.layers.AveragePooling2D).from_config(config)
     return type(layer).from_config(config)
 
 

@@ -74,6 +74,14 @@ def test_a_part_that_the_file_does_not_have_is_refused(client, result_url):
     assert "code" in answer.get_json()["error"]
 
 
+@pytest.mark.parametrize("asked", ["items=0-1", "bytes", "bytes=x", "bytes=0-1,3-4", f"bytes=-{10**9}"])
+def test_a_range_of_another_form_is_passed_over_and_the_whole_file_sent(client, result_url, asked):
+    """RFC 9110, 14.2: a unit that is not known is ignored. 14.1.2: a suffix longer than the file is all of it."""
+    answer = client.get(result_url, headers={"Range": asked})
+
+    assert (answer.status_code, answer.data) == (200, RESULT)
+
+
 def test_head_says_what_get_would_send(client, result_url):
     answer = client.head(result_url)
 

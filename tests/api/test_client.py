@@ -4,6 +4,7 @@ import hashlib
 import subprocess
 import sys
 import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
@@ -95,6 +96,51 @@ def test_a_refusal_says_what_and_which_field(api_client):
         api_client.submit("steps", {"stepps": 1})
 
     assert (caught.value.status, caught.value.code, caught.value.field) == (422, "invalid_input", "stepps")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"params": {"step_s": float("nan")}},
+        {"params": {"steps": object()}},
+        {"idempotency_key": "a\nb"},
+        {"idempotency_key": "€"},
+    ],
+)
+def test_what_cannot_be_sent_is_not_told_as_an_absent_server(api_client, given):
+    with pytest.raises(ApiError, match="this cannot be sent") as caught:
+        api_client.submit("steps", **given)
+
+    assert (caught.value.code, isinstance(caught.value, Unavailable)) == ("invalid_request", False)
+
+
+def test_an_id_is_one_part_of_a_path_whatever_it_is_made_of(api_client):
+    with pytest.raises(ApiError) as caught:
+        api_client.job("../workers")
+
+    assert caught.value.status == 404
+
+
+@pytest.mark.parametrize("answer", [b"<html>", b"[]", b'{"hello": 1}'])
+def test_another_program_at_the_address_is_told_as_such(answer):
+    class Other(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Other) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        client = Client(f"http://127.0.0.1:{server.server_port}")
+        for call in (client.jobs, client.kinds, client.workers, lambda: client.job("x")):
+            with pytest.raises(ApiError, match="answers 200, and not as dreamq does") as caught:
+                call()
+            assert caught.value.code == "not_dreamq"
+        server.shutdown()
 
 
 def test_the_same_idempotency_key_makes_one_job(api_client):

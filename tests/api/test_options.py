@@ -207,3 +207,20 @@ def test_every_built_in_set_can_be_named_on_the_command_line():
     for kind in ("vae_train", "gan_train"):
         schema = KINDS[kind].model_json_schema()["properties"]["dataset"]
         assert [scalar(name, [schema]) for name in schema["built_in"]] == schema["built_in"]
+
+
+def test_a_list_is_typed_with_commas_or_by_repeating_the_option(cat, tmp_path):
+    comma = tmp_path / "a,b.jpg"
+    comma.write_bytes(b"one picture")
+
+    assert values_of(EveryShape, {"image": str(cat), "sizes": ("1,2", "3")})["sizes"] == [1, 2, 3]
+    found = values_of(EveryShape, {"image": str(cat), "more_images": (f"{cat},{cat}", str(comma))})
+    assert found["more_images"] == [LocalFile(cat), LocalFile(cat), LocalFile(comma)]
+
+
+@pytest.mark.parametrize("typed", [("a=1,a=2",), ("a=1", "a=2"), ('{"a": 1, "a": 2}',)])
+def test_a_name_that_comes_twice_is_refused(cat, typed):
+    with pytest.raises(click.BadParameter, match="'a' is given twice") as refused:
+        values_of(EveryShape, {"image": str(cat), "layers": typed})
+
+    assert refused.value.param_hint == "--layers"

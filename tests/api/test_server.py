@@ -11,6 +11,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
+import pytest
 import requests
 from click.testing import CliRunner
 
@@ -101,6 +102,19 @@ def test_an_upload_that_breaks_off_leaves_nothing(start, queue):
     Client(api.url).upload(b"whole")
 
     assert queue.storage.names("uploads") == [hashlib.sha256(b"whole").hexdigest()]
+
+
+@pytest.mark.parametrize("chunk", [b"xyz\r\nabc", b"-5\r\nabc", b"3\r\nabcdef\r\n"])
+def test_an_upload_whose_chunks_are_damaged_is_refused(start, queue, chunk):
+    api = start()
+    head = b"POST /v1/uploads HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+    with socket.create_connection(("127.0.0.1", api.port), timeout=30) as connection:
+        connection.sendall(head + chunk)
+        connection.shutdown(socket.SHUT_WR)
+        assert connection.recv(64).startswith(b"HTTP/1.1 400 ")
+
+    assert queue.storage.names("uploads") == []
 
 
 def test_a_stream_follows_a_job_that_a_worker_runs_meanwhile(start, run_queued):

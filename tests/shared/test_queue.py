@@ -199,6 +199,23 @@ def test_a_wrong_network_is_told_and_not_that_the_defaults_made_of_it_are_missin
         queue.submit("deepdream", {"image": "0" * 64, "network": "x"})
 
 
+def test_params_that_were_copied_or_made_without_a_check_are_checked_at_submit(queue):
+    class More(StepsParams):
+        more: int = 1
+
+    valid = StepsParams(steps=2)
+    for odd, field in (
+        (valid.model_copy(update={"steps": "x"}), "steps"),
+        (valid.model_copy(update={"step_s": float("nan")}), "step_s"),
+        (StepsParams.model_construct(steps=-5), "steps"),
+        (More(), "more"),
+    ):
+        with pytest.raises(InvalidInput) as refused:
+            queue.submit("steps", odd)
+        assert refused.value.field == field
+    assert queue.submit("steps", valid).params["steps"] == 2
+
+
 def test_an_unknown_kind_is_refused_with_the_kinds_there_are(queue):
     with pytest.raises(KindNotFound, match="steps"):
         queue.submit("stepz", {})

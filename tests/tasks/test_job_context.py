@@ -3,7 +3,15 @@
 import numpy as np
 import pytest
 
-from shared.errors import InvalidInput, JobCancelled, JobPreempted, JobTimedOut, LeaseLost, QueueUnavailable
+from shared.errors import (
+    InvalidInput,
+    JobCancelled,
+    JobPreempted,
+    JobTimedOut,
+    LeaseLost,
+    QueueUnavailable,
+    StorageFull,
+)
 from shared.job import Worker
 from tasks.job_context import JobContext
 
@@ -70,6 +78,24 @@ def test_a_checkpoint_is_saved_when_the_last_one_is_old_enough(settings, queue, 
     job.report(1, 10, checkpoint=lambda: state_of(1))
 
     assert queue.get(job.id).checkpoints[0].step == 1
+
+
+def test_a_checkpoint_for_which_there_is_no_room_is_passed_over_with_one_warning(settings, job, monkeypatch):
+    """It may be many times the result, which then still finds room."""
+
+    def full_disk(step, state):
+        raise StorageFull
+
+    monkeypatch.setattr(job, "settings", settings.model_copy(update={"checkpoint_s": 1e-9}))
+    with monkeypatch.context() as full:
+        full.setattr(job, "save_checkpoint", full_disk)
+        job.report(1, 10, checkpoint=dict)
+        job.report(2, 10, checkpoint=dict)
+    job.report(3, 10, checkpoint=dict)
+    job.save_artifact("result.txt", b"result")
+
+    assert [warning.code for warning in job.warnings] == ["checkpoint_skipped"]
+    assert [known.step for known in job._checkpoints] == [3]
 
 
 def test_the_newest_two_checkpoints_are_kept(queue, job):

@@ -20,7 +20,7 @@ from PIL import Image
 from shared.errors import JobCancelled, WeightsUnavailable
 from shared.networks import NETWORKS
 from tasks.networks import pretrained, weights
-from tasks.networks.pooling import BlockMaxPooling
+from tasks.networks.pooling import BinomialPooling, BlockMaxPooling
 from tasks.networks.pretrained import deprocess, load, preprocess
 from tasks.networks.squeezenet import build_squeezenet, packaged_weights, set_packaged_weights
 
@@ -203,6 +203,34 @@ def test_inception_v3_from_a_file_is_the_network_that_was_saved(tmp_path: Path) 
     np.testing.assert_allclose(network.activations(picture)["mixed10"], expected, rtol=1e-4, atol=1e-5)
     content = (tmp_path / "inception_v3.weights.h5").read_bytes()
     assert network.weights_sha256 == hashlib.sha256(content).hexdigest()
+
+
+def test_an_average_over_windows_that_overlap_counts_every_cell_alike() -> None:
+    """1 2 1 over 4 along each side, in steps of 2: a cell lies in the middle of one window, or at the edge of two."""
+    cells = np.random.default_rng(0).normal(size=(1, 9, 12, 2)).astype(np.float32)
+    layer = BinomialPooling(3, strides=2)
+    with tf.GradientTape() as tape:
+        variable = tf.Variable(cells)
+        pooled = layer(variable)
+        total = tf.reduce_sum(pooled)
+
+    weights = np.outer([1, 2, 1], [1, 2, 1]) / 16
+    assert pooled.shape == (1, 4, 5, 2)
+    assert float(pooled[0, 1, 2, 0]) == pytest.approx((cells[0, 2:5, 4:7, 0] * weights).sum(), abs=1e-6)
+    inside = tape.gradient(total, variable).numpy()[0, 1:-1, 1:-2]
+    np.testing.assert_allclose(inside, 0.25, rtol=1e-6)
+
+
+def test_squeezenet_pools_by_such_averages_and_vgg_by_plain_ones(settings, vgg16_weights_dir) -> None:
+    squeezenet = load("squeezenet", ["fire5"], weights_dir=settings.weights_dir, pooling="average")
+    vgg16 = load("vgg16", ["block3_conv1"], weights_dir=vgg16_weights_dir, pooling="average")
+
+    for network, pooling in ((squeezenet, BinomialPooling), (vgg16, keras.layers.AveragePooling2D)):
+        found = [
+            type(layer) for layer in network.model.layers if isinstance(layer, keras.layers.AveragePooling2D)
+        ]
+        assert found == [pooling] * 2
+        assert not any(isinstance(layer, keras.layers.MaxPooling2D) for layer in network.model.layers)
 
 
 # Weights from files
