@@ -232,7 +232,7 @@ NETWORKS: Mapping[str, Network] = MappingProxyType(
                 layers=_squeezenet_layers(),
                 preprocessing="caffe",
                 weights_bytes=4 * 1_235_496,
-                gradient_factor=1.5,
+                gradient_factor=2.5,
                 dream=DreamDefaults(
                     layers={"fire5": 1.0, "fire7": 1.0},
                     # Without it a few hot spots take all the steps, in noise instead of eyes.

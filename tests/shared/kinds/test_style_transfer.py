@@ -84,14 +84,14 @@ def test_a_mask_that_leaves_nothing_to_paint_is_refused(submit, upload):
 
 
 def test_a_job_larger_than_any_worker_is_refused_with_what_would_fit(queue, upload):
-    queue.registry.announce("w@h", {"memory_bytes": 5 * 2**29, "queues": []}, ttl_ms=60_000)
+    queue.registry.announce("w@h", {"memory_bytes": 3 * 2**30, "queues": []}, ttl_ms=60_000)
     params = {
         "content_image": upload("red", (451, 300)),
         "style_images": [upload("blue", (640, 427))],
         "network": "vgg16",
     }
 
-    with pytest.raises(InvalidInput, match=r"has 2\.5 GiB; tile_px (\d+) would fit") as refused:
+    with pytest.raises(InvalidInput, match=r"has 3\.0 GiB; tile_px (\d+) would fit") as refused:
         queue.submit("style_transfer", params | {"size_px": 800})
     with pytest.raises(InvalidInput, match=r"size_px (\d+) would fit") as too_large:
         queue.submit("style_transfer", params | {"size_px": 4000})
