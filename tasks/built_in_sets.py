@@ -11,7 +11,7 @@ import numpy as np
 from shared.datasets import BUILT_IN
 from shared.errors import DataUnavailable
 from tasks.dataset import Dataset, LabelledPictures
-from tasks.download import DownloadFailed, OnFetched, download, sha256_of
+from tasks.download import Checksum, DownloadFailed, OnFetched, download
 
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 """Where Debian's `dataset-fashion-mnist` puts its files."""
@@ -83,14 +83,15 @@ def find(name: str, folder: Path, on_fetched: OnFetched) -> Path:
         DataUnavailable: it is neither here nor to be had, or another file is in its place.
     """
     file = PUBLISHED[name]
+    checksum = Checksum("sha256", file.sha256, file.unpacked)
     path = file.packaged if file.packaged and file.packaged.exists() else folder / name
     try:
-        download(file.url, path, sha256=file.sha256, unpacked=file.unpacked, on_fetched=on_fetched)
+        download(file.url, path, checksum, on_fetched)
     except DownloadFailed as error:
         raise DataUnavailable(
             f"{name} is not here: put the file of {file.url} at {path.absolute()} (download: {error})."
         ) from error
-    if sha256_of(path, unpacked=file.unpacked) != file.sha256:
+    if not checksum.fits(path):
         raise DataUnavailable(f"{path.absolute()} is not the published file: put that of {file.url} there.")
     return path
 

@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, NamedTuple
 
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 30.0
@@ -27,11 +27,34 @@ class DownloadFailed(Exception):
     """The file could not be fetched, or is not the one that was meant."""
 
 
-def download(url: str, path: Path, *, sha256: str, unpacked: bool = False, on_fetched: OnFetched) -> None:
-    """Fetch `url` to `path`, unless a file is there; under a lock, to a temporary name, checked, then renamed.
+class Checksum(NamedTuple):
+    """By which a published file is known."""
 
-    Args:
-        sha256: the sum of the file or, if `unpacked`, of what the gzip file holds.
+    algorithm: str
+    """As hashlib calls it."""
+    digest: str
+    unpacked: bool = False
+    """It is the sum of what the gzip file holds, not of the file."""
+
+    def of(self, path: Path) -> str:
+        """The sum of another file; empty for one that is no gzip file and should be."""
+        opener = gzip.open if self.unpacked else open
+        try:
+            with opener(path, "rb") as file:
+                return hashlib.file_digest(file, self._new).hexdigest()
+        except (gzip.BadGzipFile, EOFError, zlib.error):
+            return ""
+
+    def fits(self, path: Path) -> bool:
+        """Whether it is the file that was published."""
+        return self.of(path) == self.digest
+
+    def _new(self) -> Any:
+        return hashlib.new(self.algorithm, usedforsecurity=False)
+
+
+def download(url: str, path: Path, checksum: Checksum, on_fetched: OnFetched) -> None:
+    """Fetch `url` to `path`, unless a file is there; under a lock, to a temporary name, checked, then renamed.
 
     Raises:
         DownloadFailed: saying why.
@@ -43,19 +66,9 @@ def download(url: str, path: Path, *, sha256: str, unpacked: bool = False, on_fe
         with _locked(path.with_name(f".{path.name}.lock"), on_fetched):
             # Another process may have fetched it while this one waited for the lock.
             if not path.exists():
-                _fetch(url, path, sha256, unpacked, on_fetched)
+                _fetch(url, path, checksum, on_fetched)
     except (OSError, http.client.HTTPException) as error:
         raise DownloadFailed(f"{url}: {error}") from error
-
-
-def sha256_of(path: Path, *, unpacked: bool) -> str:
-    """The SHA-256 of a file or of what a gzip file holds; empty for one that is no gzip file."""
-    opener = gzip.open if unpacked else open
-    try:
-        with opener(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except (gzip.BadGzipFile, EOFError, zlib.error):
-        return ""
 
 
 @contextmanager
@@ -72,15 +85,17 @@ def _locked(path: Path, on_fetched: OnFetched) -> Iterator[None]:
         yield
 
 
-def _fetch(url: str, path: Path, sha256: str, unpacked: bool, on_fetched: OnFetched) -> None:
+def _fetch(url: str, path: Path, checksum: Checksum, on_fetched: OnFetched) -> None:
     handle, partial = tempfile.mkstemp(prefix=".fetching-", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file, _open(url) as answer:
             _copy(answer, file, on_fetched)
             file.flush()
             os.fsync(file.fileno())
-        if sha256_of(Path(partial), unpacked=unpacked) != sha256:
-            raise DownloadFailed(f"{url}: what came is not the published file")
+        if not checksum.fits(Path(partial)):
+            raise DownloadFailed(
+                f"{url} arrived with the checksum {checksum.of(Path(partial))} instead of {checksum.digest}"
+            )
         os.chmod(partial, 0o644)
         os.replace(partial, path)
     finally:
@@ -113,7 +128,7 @@ def _open(url: str) -> http.client.HTTPResponse:
     thread.start()
     thread.join(CONNECT_TIMEOUT_S)
     if not outcome:
-        raise TimeoutError(f"no answer within {CONNECT_TIMEOUT_S:g} s")
+        raise TimeoutError(f"no answer from {url} within {CONNECT_TIMEOUT_S:g} s")
     if isinstance(outcome[0], Exception):
         raise outcome[0]
     return outcome[0]

@@ -19,7 +19,7 @@ RUNTIME, API, GPU, DEV = (
     "requirements-gpu.txt",
     "requirements-dev.txt",
 )
-OPTIONAL = ("torch",)
+BENCH = "requirements-bench.txt"
 """What a benchmark is compared with where it is installed, and left out with a word where it is not."""
 
 
@@ -31,10 +31,10 @@ def listed(name: str) -> dict[str, Requirement]:
 
 
 def everything() -> dict[str, Requirement]:
-    return listed(RUNTIME) | listed(DEV)
+    return listed(RUNTIME) | listed(DEV) | listed(BENCH)
 
 
-@pytest.mark.parametrize("name", [RUNTIME, API, GPU, DEV])
+@pytest.mark.parametrize("name", [RUNTIME, API, GPU, DEV, BENCH])
 def test_every_requirement_is_pinned_to_one_version(name):
     loose = [
         str(found) for found in listed(name).values() if not re.fullmatch(r"==[\w.]+", str(found.specifier))
@@ -73,7 +73,8 @@ def test_what_the_code_imports_is_required_by_name(packages, lists):
     missing = {
         (module, file)
         for file, module in imports_in(*packages)
-        if module not in (*OURS, "tests", "scripts", *OPTIONAL, *sys.stdlib_module_names)
+        # A benchmark does without what is not installed.
+        if module not in (*OURS, "tests", "scripts", *listed(BENCH), *sys.stdlib_module_names)
         and not {canonicalize_name(name) for name in distributions.get(module, [])} & required
     }
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from shared.errors import WeightsUnavailable
 from shared.networks import NETWORKS
+from tasks.download import OnFetched
 from tasks.networks import weights
 from tasks.networks.pooling import BinomialPooling, BlockMaxPooling
 from tasks.networks.squeezenet import build_squeezenet, set_packaged_weights
@@ -51,7 +52,7 @@ def load(
     *,
     weights_dir: Path,
     pooling: Pooling = "max",
-    on_fetched: weights.OnFetched | None = None,
+    on_fetched: OnFetched | None = None,
 ) -> PretrainedNetwork:
     """Network `name` down to the last of `layers`, with its ImageNet weights.
 

@@ -105,7 +105,7 @@ def one_evaluation(weights_dir: Path) -> None:
     if "torch" in medians:
         print(f", torch / ours {medians['torch'] / medians['ours']:.2f}x (goal 0.9x)", flush=True)
     else:
-        print("; torch is not installed", flush=True)
+        print("; torch is not installed (requirements-bench.txt)", flush=True)
 
 
 def textbook(

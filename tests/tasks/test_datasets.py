@@ -221,7 +221,7 @@ def test_another_file_than_the_published_one_is_not_kept(tmp_path, server, monke
         built_in_sets.PUBLISHED, "set.bin", PublishedFile(url=f"{url}/set.bin", sha256="0" * 64)
     )
 
-    with pytest.raises(DataUnavailable, match="not the published file"):
+    with pytest.raises(DataUnavailable, match="arrived with the checksum"):
         find("set.bin", tmp_path / "kept", lambda done, total: None)
     assert not list((tmp_path / "kept").glob("*set*bin"))
 

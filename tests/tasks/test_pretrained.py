@@ -19,6 +19,7 @@ from PIL import Image
 
 from shared.errors import JobCancelled, WeightsUnavailable
 from shared.networks import NETWORKS
+from tasks import download
 from tasks.networks import pretrained, weights
 from tasks.networks.pooling import BinomialPooling, BlockMaxPooling
 from tasks.networks.pretrained import deprocess, load, preprocess
@@ -403,7 +404,7 @@ def test_a_download_that_breaks_off_or_differs_leaves_no_file(
     with pytest.raises(WeightsUnavailable, match="arrived with the checksum"):
         weights.find("vgg16", tmp_path)
 
-    assert [path.name for path in tmp_path.iterdir()] == [".vgg16.lock"]
+    assert [path.name for path in tmp_path.iterdir()] == [f".{weights.PUBLISHED['vgg16'].name}.lock"]
 
 
 def test_a_download_tells_how_far_it_is_and_can_be_given_up(
@@ -420,7 +421,7 @@ def test_a_download_tells_how_far_it_is_and_can_be_given_up(
         weights.find("vgg16", tmp_path, on_fetched)
 
     assert told == [(2**20, 3_000_000)]
-    assert [path.name for path in tmp_path.iterdir()] == [".vgg16.lock"]
+    assert [path.name for path in tmp_path.iterdir()] == [f".{weights.PUBLISHED['vgg16'].name}.lock"]
 
 
 def test_a_machine_without_a_network_is_told_which_file_to_put_where(
@@ -443,7 +444,7 @@ def test_a_machine_without_a_network_is_told_which_file_to_put_where(
 def test_a_server_that_never_answers_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setattr(weights, "DOWNLOAD_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
-        monkeypatch.setattr(weights, "CONNECT_TIMEOUT_S", 0.2)
+        monkeypatch.setattr(download, "CONNECT_TIMEOUT_S", 0.2)
 
         with pytest.raises(WeightsUnavailable, match=r"no answer from .* within 0.2 s"):
             weights.find("vgg16", tmp_path)
