@@ -48,9 +48,9 @@ class Painter:
         self.best = painting.picture
         """The picture with the lowest loss so far; always finite."""
         self._run: Run | None = None
-        self._done = self._steps_before()
+        self._done = max(painting.step, self._steps_before())
         self._metrics: dict[str, float] = {}
-        self._last_preview = self._previews_by(self._done)
+        self._last_preview = self._previews_by(self._steps_before())
 
     @property
     def now(self) -> Painting:
@@ -178,13 +178,14 @@ class Painter:
         Args:
             anew: it was not there before, in an attempt that was interrupted, and has been told then.
         """
-        self._done = self._steps_before() + iteration
+        done = self._steps_before() + iteration
         self._metrics = {**losses._asdict(), "total": losses.total}
         if anew:
+            self._done = done
             self.tell_alive()
-        if self._previews_by(self._done) > self._last_preview and self._done < sum(self.planned):
-            self._last_preview = self._previews_by(self._done)
-            name = f"preview-{self._done:04d}.png"
+        if self._previews_by(done) > self._last_preview and done < sum(self.planned):
+            self._last_preview = self._previews_by(done)
+            name = f"preview-{done:04d}.png"
             if anew or name not in self.job.artifacts:
                 self.job.save_image(name, self.finished(self.best))
 

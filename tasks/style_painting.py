@@ -40,6 +40,8 @@ class Painting:
     losses: list[tuple[float, ...]] = field(default_factory=list)
     gradients: list[np.ndarray] = field(default_factory=list)
     """Of each evaluation since `picture`: with them the same steps are taken again without the network."""
+    step: int = 0
+    """What the job had told of itself when this was saved."""
     origin: list[Any] = field(default_factory=list)
     """What these evaluations came from: with another optimiser, other weights or another network they are none."""
 
@@ -65,6 +67,7 @@ class Painting:
             rows=state["rows"],
             losses=[tuple(losses) for losses in state["losses"].tolist()],
             gradients=list(state["gradients"]),
+            step=state.get("step", 0),
             origin=state.get("origin", []),
         )
 

@@ -588,9 +588,7 @@ def test_a_resumed_job_equals_an_unbroken_one(queue, begin, monkeypatch, reports
     stopped = begin(context=StoppedContext, iterations=8)
     stopped.left = reports
 
-    with pytest.raises(JobPreempted):
-        perform(queue.get(stopped.id), stopped)
-    queue.store.release(stopped.claim, "shutdown", loss=False, max_losses=3)
+    interrupt(queue, stopped)
     run_job(stopped.id)
 
     resumed, whole = queue.get(stopped.id), queue.get(unbroken.id)
@@ -600,6 +598,9 @@ def test_a_resumed_job_equals_an_unbroken_one(queue, begin, monkeypatch, reports
     assert bytes_of(queue, resumed, "history.csv") == bytes_of(queue, whole, "history.csv")
     assert resumed.summary["scales"] == whole.summary["scales"]
     assert names(resumed) == names(whole)  # its previews are of the same steps
+    told = [event.data for event in queue.store.events_after(resumed.id, "0") if event.type == "progress"]
+    steps = [progress["step"] for progress in told]
+    assert steps == sorted(steps)  # what was told before the interruption is not told again
 
 
 @pytest.mark.parametrize("reports", [105, 115, 130])
@@ -621,9 +622,7 @@ def test_where_the_gradients_are_too_large_to_keep_a_resumed_job_ends_within_a_h
     stopped = begin(context=StoppedContext, iterations=20)
     stopped.left = reports
 
-    with pytest.raises(JobPreempted):
-        perform(queue.get(stopped.id), stopped)
-    queue.store.release(stopped.claim, "shutdown", loss=False, max_losses=3)
+    interrupt(queue, stopped)
     run_job(stopped.id)
 
     resumed, whole = queue.get(stopped.id), queue.get(unbroken.id)
@@ -647,9 +646,7 @@ def test_a_size_that_had_come_to_its_end_is_not_begun_again(queue, begin, upload
     stopped = begin(context=StoppedContext, **own)
     stopped.left = 5  # the beginning, both pictures seen, the evaluation, and the end
 
-    with pytest.raises(JobPreempted):
-        perform(queue.get(stopped.id), stopped)
-    queue.store.release(stopped.claim, "shutdown", loss=False, max_losses=3)
+    interrupt(queue, stopped)
     run_job(stopped.id)
 
     scales = [queue.get(job.id).summary["scales"] for job in (stopped, unbroken)]
@@ -685,6 +682,13 @@ def test_steps_that_another_optimiser_took_are_not_taken_again():
     again.keep_trace_of(["1.17", 20, 60])
     assert again.losses == again.gradients == []
     assert Painting.from_state(again.state()).origin == ["1.17", 20, 60]
+
+
+def interrupt(queue, stopped: StoppedContext) -> None:
+    """Run it until it is asked to stop, as by a worker that shuts down; it is in the queue again."""
+    with pytest.raises(JobPreempted):
+        perform(queue.get(stopped.id), stopped)
+    queue.store.release(stopped.claim, "shutdown", loss=False, max_losses=3)
 
 
 def run_through(queue, job: JobContext) -> None:
