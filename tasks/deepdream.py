@@ -94,13 +94,16 @@ def run(params: DeepDreamParams, job: JobContext) -> None:
     dream = Dream.from_state(resumed) if resumed else Dream(resize(original, shapes[0]))
     ascent = Ascent(params, job, network)
     try:
-        for octave in range(dream.octave, params.octaves):
-            dream.picture = resize(dream.picture, shapes[octave])
-            ascent.climb(dream)
-            dream.picture = dream.picture + lost_detail(original, shapes[max(0, octave - 1)], shapes[octave])
-            dream.octave, dream.iteration = octave + 1, 0
-            ascent.save_preview(dream)
-            job.save_checkpoint(ascent.steps(dream), dream.state())
+        with job.heeding_signals():
+            for octave in range(dream.octave, params.octaves):
+                dream.picture = resize(dream.picture, shapes[octave])
+                ascent.climb(dream)
+                dream.picture = dream.picture + lost_detail(
+                    original, shapes[max(0, octave - 1)], shapes[octave]
+                )
+                dream.octave, dream.iteration = octave + 1, 0
+                ascent.save_preview(dream)
+                job.save_checkpoint(ascent.steps(dream), dream.state())
     except (JobCancelled, JobTimedOut):
         job.save_image("partial.png", to_255(dream.picture))
         raise

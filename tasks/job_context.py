@@ -5,7 +5,8 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -133,9 +134,22 @@ class JobContext:
             log.warning("job %s: progress not told (%s)", self.id, error)
             return ""
 
-    def obey(self, checkpoint: Callable[[], State]) -> None:
-        """Stop the job now, as `report` does, if it was asked to; for one that was signalled before it could report."""
-        self._obey(self._tell_progress(), checkpoint)
+    @contextmanager
+    def heeding_signals(self) -> Iterator[None]:
+        """Stop as `report` does, also where only a signal could bring the stop.
+
+        A process that does not report for long, in one call of a network or its compilation, is signalled; as it comes
+        back from there that is a SystemExit, which knows nothing of partial pictures. No checkpoint is saved: a signal
+        may come between any two statements, and the last checkpoint is of one moment.
+
+        Raises:
+            StopRequested: as `report`; the SystemExit, where the job was not asked to stop.
+        """
+        try:
+            yield
+        except SystemExit:
+            self._obey(self._tell_progress(), None)
+            raise
 
     def _obey(self, stop: str, checkpoint: Callable[[], State] | None) -> None:
         """Stop the task if the flag says so, its state saved where it is to go on."""

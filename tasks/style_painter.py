@@ -59,14 +59,10 @@ class Painter:
 
     def paint_all(self) -> None:
         """Take it through all scales that are left."""
-        try:
+        with self.job.heeding_signals():
             for scale in range(self.painting.scale, len(self.shapes)):
                 self.paint(scale)
             self.tell_done()
-        except SystemExit:
-            # A signal comes where the network, or its compilation, took so long that a stop was not seen.
-            self.job.obey(self.state)
-            raise
 
     def paint(self, scale: int) -> None:
         """Minimise at one size, in runs of L-BFGS that each start its memory anew.

@@ -214,6 +214,8 @@ class Clock:
     def report(self, step: int, total: int, message: str, *, metrics: dict[str, float], **_: Any) -> None:
         if self.painter is None or self.painter.painting.scale < len(self.painter.shapes) - 1:
             return
+        if self.painter.now.scales[-1].loss_first is None:
+            return  # what it tells is still of the size before
         self.times.append((time.perf_counter() - self.started, metrics["total"]))
         if metrics["total"] <= self.target:
             raise Reached

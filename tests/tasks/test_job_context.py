@@ -72,6 +72,21 @@ def test_a_cancelled_job_stops_at_its_next_report_without_a_checkpoint(queue, jo
     assert queue.get(job.id).checkpoints == []
 
 
+@pytest.mark.parametrize(
+    ("reason", "raised"),
+    [("shutdown", JobPreempted), ("timeout", JobTimedOut), ("user", JobCancelled), ("", SystemExit)],
+)
+def test_a_signal_that_comes_first_stops_the_job_as_a_report_would(queue, job, reason, raised):
+    """After 15 s in one call of a network; the last is a signal that nobody sent for the job's sake."""
+    if reason:
+        queue.store.request_stop(job.claim, reason)
+
+    with pytest.raises(raised), job.heeding_signals():
+        raise SystemExit
+
+    assert queue.get(job.id).checkpoints == []  # of whatever was half done
+
+
 def test_a_checkpoint_is_saved_when_the_last_one_is_old_enough(settings, queue, job, monkeypatch):
     monkeypatch.setattr(job, "settings", settings.model_copy(update={"checkpoint_s": 1e-9}))
 

@@ -537,7 +537,6 @@ def test_a_stop_that_only_a_signal_could_bring_keeps_the_partial_picture(begin, 
     assert end.status == {"user": JobStatus.CANCELLED, "timeout": JobStatus.FAILED}[signal]
     assert {"partial.png", "history.csv"} <= set(job.artifacts)
     assert job.summary["evaluations"] > 0
-    assert bool(job._checkpoints) == (signal == "timeout")  # with a longer limit it could go on from there
 
 
 def test_a_loss_that_leaves_the_numbers_on_the_way_keeps_the_best_picture_before(
