@@ -7,7 +7,7 @@ import pytest
 from shared.doctor import examine, memory_policy_warning
 from shared.job import Worker
 from shared.queue import Queue
-from shared.redis_client import ServerFacts, server_facts
+from shared.redis_client import server_facts
 
 READY = {"name": "w@h", "host": "h", "device": "cpu", "queues": ["steps"], "state": "ready"}
 
@@ -62,7 +62,7 @@ def test_a_redis_that_is_old_forgetful_or_nearly_full_is_told(
     queue, found, monkeypatch, facts, subject, level
 ):
     well = server_facts(queue.store.redis)
-    monkeypatch.setattr(queue.store, "server_facts", lambda: ServerFacts(**{**well._asdict(), **facts}))
+    monkeypatch.setattr("shared.doctor.server_facts", lambda redis: well._replace(**facts))
 
     assert found()[subject][0][0] == level
 
