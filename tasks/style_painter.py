@@ -65,10 +65,10 @@ class Painter:
             self.tell_done()
 
     def paint(self, scale: int) -> None:
-        """Minimise at one size, in runs of L-BFGS that each start its memory anew.
+        """Minimise at one size, in one run of L-BFGS, or in several that each start its memory anew.
 
-        The runs are so short that the gradients of one fit into a checkpoint. With them a resumed job takes the same
-        steps again without the network, and equals an unbroken one. Where they can't be kept there is one run only.
+        The gradients of a run fit into a checkpoint. With them a resumed job takes the same steps again without the
+        network, and equals an unbroken one. Of a picture that is too large for that none are kept.
         """
         if len(self.painting.scales) == scale:
             self._enter(scale)

@@ -1,6 +1,7 @@
 """The memory of a style transfer: what it will need, and what is done in pieces so that it needs no more."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,10 +18,12 @@ CORRECTIONS = (5, 20)
 """The fewest and the most pairs of steps that L-BFGS remembers; the most for all but very large pictures."""
 OPTIMISER_BYTES = 2**30
 """What the memory of L-BFGS may take (bytes) before it remembers fewer pairs."""
-MEMORY_ITERATIONS = 60
-"""After so many iterations L-BFGS starts its memory anew, where the gradients since then go into each checkpoint."""
 TRACE_BYTES = 2**28
-"""What these gradients may take (bytes): 704 x 529 px."""
+"""What the gradients since L-BFGS started its memory may take in a checkpoint (bytes); then it starts it anew."""
+LEAST_TRACE = 60
+"""Where not even so many gradients find room in that (above 704 x 529 px), none are kept: to start anew every few
+iterations costs more than to do so after an interruption. (Of SqueezeNet's loss at 96 px 13% every 14 and 42% every 5;
+to a loss of VGG16's at 96 px, 175 evaluations every 60 and 146 without.)"""
 TRACE_COPIES = 4
 """They lie in memory one by one and, as a checkpoint is written, as one array and twice as a file's bytes."""
 RESTART_ITERATIONS = 10
@@ -97,28 +100,31 @@ class Memory:
 
     def run_iterations(self, shape: Shape, planned: int) -> int:
         """After how many iterations L-BFGS starts its memory anew, of so many that are planned."""
-        return MEMORY_ITERATIONS if self.keeps_trace(shape) else planned
+        return min(planned, TRACE_BYTES // gradient_bytes(shape)) if self.keeps_trace(shape) else planned
 
     def keeps_trace(self, shape: Shape) -> bool:
         """Whether a checkpoint has all gradients since L-BFGS started its memory, with which a resumed job equals an
-        unbroken one. For a larger picture it starts its memory anew only where a job was interrupted: to do so every
-        few iterations costs more (of SqueezeNet's loss at 96 px 13% every 14, and 42% every 5)."""
-        return MEMORY_ITERATIONS * 3 * 4 * shape[0] * shape[1] <= TRACE_BYTES
+        unbroken one. Of a larger picture it starts its memory anew only where a job was interrupted."""
+        return LEAST_TRACE * gradient_bytes(shape) <= TRACE_BYTES
 
-    def forecast_bytes(self, uploads: Uploads, sizes: Sizes) -> int:
-        """Peak memory that the job needs on its device (bytes)."""
+    def forecast_bytes(self, uploads: Uploads, sizes: Sizes, iterations: Callable[[int], list[int]]) -> int:
+        """Peak memory that the job needs on its device (bytes).
+
+        Args:
+            iterations: how many each of so many scales gets.
+        """
         result = sizes.result_shape(uploads.content)
         styles = [sizes.style_shape(style, result) for style in uploads.styles]
         # A style image needs no gradient, and so less than this.
         gradient = max(self._piece_bytes(shape) for shape in (result, *styles))
         content_layer = self.network.layers[self.content_layer]
-        # Of the scales the largest that keeps a trace: often the result, else one of a quarter of its pixels.
-        traced = [
-            height * width
-            for height, width in sizes.scale_shapes(result)
-            if self.keeps_trace((height, width))
+        scales = sizes.scale_shapes(result)
+        traces = [
+            self.run_iterations(shape, planned) * gradient_bytes(shape)
+            for shape, planned in zip(scales, iterations(len(scales)), strict=True)
+            if self.keeps_trace(shape)
         ]
-        trace = TRACE_COPIES * 3 * 4 * MEMORY_ITERATIONS * max(traced, default=0)
+        trace = TRACE_COPIES * max(traces, default=0)
         # Per pixel of the whole picture: the content's features, the optimiser's memory, and the pictures.
         per_pixel = (
             4 * content_layer.channels / content_layer.stride_px**2
@@ -157,7 +163,7 @@ def check_memory(params: "StyleTransferParams", uploads: Uploads, available: int
 
     def needed(**changed: int) -> int:
         changed_params = params.model_copy(update=changed)
-        return changed_params.memory.forecast_bytes(uploads, changed_params.sizes)
+        return changed_params.forecast_of(uploads)
 
     if available is None or needed() <= available:
         return
@@ -173,6 +179,11 @@ def check_memory(params: "StyleTransferParams", uploads: Uploads, available: int
     raise InvalidInput(
         f"size_px: {told}, and no size of the result fits; upload smaller pictures, or fewer", field="size_px"
     )
+
+
+def gradient_bytes(shape: Shape) -> int:
+    """A picture's gradient as float32 (bytes)."""
+    return 3 * 4 * shape[0] * shape[1]
 
 
 def _gibibytes(size_bytes: float) -> str:

@@ -271,7 +271,11 @@ class StyleTransferParams(JobParams):
 
     def forecast_bytes(self, inputs: Inputs) -> int:
         """Peak memory that the job needs on its device (bytes)."""
-        return self.memory.forecast_bytes(self._uploads(inputs), self.sizes)
+        return self.forecast_of(self._uploads(inputs))
+
+    def forecast_of(self, uploads: Uploads) -> int:
+        """The same for uploads of these sizes."""
+        return self.memory.forecast_bytes(uploads, self.sizes, self.scale_iterations)
 
     def _uploads(self, inputs: Inputs) -> Uploads:
         def shape(upload: str, name: str) -> Shape:

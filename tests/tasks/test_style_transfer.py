@@ -581,7 +581,8 @@ def test_a_resumed_job_equals_an_unbroken_one(queue, begin, monkeypatch, reports
     """Stopped in the middle of a run of L-BFGS, at the coarse size and at the fine one, after its memory was
     started anew."""
     monkeypatch.setattr(job_context, "TELL_EVERY_S", 0)
-    monkeypatch.setattr(style_memory, "MEMORY_ITERATIONS", 5)
+    monkeypatch.setattr(style_memory, "LEAST_TRACE", 1)
+    monkeypatch.setattr(style_memory, "TRACE_BYTES", 3 * 3 * 4 * 96 * 64)  # 3 gradients of the fine size
     unbroken = begin(iterations=8)  # a preview after each second of 24 steps
     run_through(queue, unbroken)
     stopped = begin(context=StoppedContext, iterations=8)
@@ -609,7 +610,7 @@ def test_where_the_gradients_are_too_large_to_keep_a_resumed_job_ends_within_a_h
     """Stopped at the fine size, early, in the middle and late; there L-BFGS starts its memory anew at this point only,
     and is given a few iterations more to make up for it."""
     monkeypatch.setattr(job_context, "TELL_EVERY_S", 0)
-    monkeypatch.setattr(style_memory, "MEMORY_ITERATIONS", 5)
+    monkeypatch.setattr(style_memory, "LEAST_TRACE", 5)
     monkeypatch.setattr(
         style_memory, "TRACE_BYTES", 5 * 3 * 4 * 48 * 32
     )  # of the coarse size, and not of the fine
