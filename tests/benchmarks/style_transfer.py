@@ -11,8 +11,8 @@ at the full size, losses as a share of that of 300 single-scale evaluations (whi
 - frequencies scaled by f^-0.25 or f^-0.75: 1.12 and 1.13; f^-1: 1.19
 - natural pictures' colour correlation beside the frequencies: 1.22
 - frequencies and colours scaled by a curvature measured with two random probes: 1.45
-- 40, 80 or 150 corrections instead of 20, without a new start: 154 to 158 evaluations to the loss of 300, not 146 (as it
-  is now; 175 with a new start after 60)
+- 40, 80 or 150 corrections, without a new start: 154 to 158 evaluations to the loss of 300; with 20, as it is now, 146,
+  and 175 with a new start after 60
 - 60 evaluations at half size and 75 at the full one, again 91 in all: 1.11, no better for the same work
 
 The last size begins at 11 times that loss (17 times at 192x128 in three sizes), most of it block3_conv1's Gram matrix;

@@ -189,8 +189,10 @@ class Adversary:
 
     def worker(self) -> Worker:
         """One of the workers that live; mostly one that runs a job."""
-        self.replace_the_dead(at_least=1)
-        alive = [worker for worker in self.fleet.workers if worker.alive]
+        alive: list[Worker] = []
+        while not alive:  # one that drains may end between two looks
+            self.replace_the_dead(at_least=1)
+            alive = [worker for worker in self.fleet.workers if worker.alive]
         busy = [worker for worker in alive if self.history.run_by(worker.name)]
         return self.random.choice(busy if busy and self.random.random() < 0.8 else alive)
 
