@@ -309,6 +309,17 @@ def test_a_redis_that_is_not_there_is_told_with_the_setting_that_says_where_it_i
         away.store.now_ms()
 
 
+def test_a_redis_that_is_full_is_not_told_as_absent(queue):
+    queue.store.redis.config_set("maxmemory", 1)
+    try:
+        with pytest.raises(QueueUnavailable, match=r"^Redis is full: raise its maxmemory"):
+            queue.submit("steps", {})
+    finally:
+        queue.store.redis.config_set("maxmemory", 0)
+
+    assert queue.submit("steps", {}).status == JobStatus.QUEUED
+
+
 def test_a_folder_is_no_upload(queue, tmp_path):
     with pytest.raises(InvalidInput, match="is a folder"):
         queue.upload(tmp_path)
