@@ -221,17 +221,8 @@ class Functions:
         return loss, tape.gradient(loss, picture)
 
 
-@lru_cache(maxsize=8)
-def functions_for(
-    network: PretrainedNetwork,
-    content_layer: str,
-    style_layers: tuple[str, ...],
-    normalisation: str,
-    styles: int,
-    masked: bool,
-) -> Functions:
-    """The functions for this choice, compiled once in a process."""
-    return Functions(network, content_layer, style_layers, normalisation, styles, masked)
+functions_for = lru_cache(maxsize=8)(Functions)
+"""The functions for a choice, compiled once in a process."""
 
 
 def _spec(*shape: int | None) -> tf.TensorSpec:
