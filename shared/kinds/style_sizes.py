@@ -1,6 +1,7 @@
 """The sizes of a style transfer: of its result, of the coarser scales before it, of the style images beside it."""
 
 import math
+from bisect import bisect_left
 from dataclasses import dataclass
 
 from shared.errors import InvalidInput
@@ -54,9 +55,9 @@ class Sizes:
         least_px = math.ceil(self.least_side_px * max(style) / min(style))
         size_px = max(round(max(painted) * self.style_scale), least_px)
         enough = min(ENOUGH_POSITIONS, self._positions(painted) // 2)
-        while size_px < LONGEST_PX and self._positions(with_longer_side(style, size_px)) < enough:
-            size_px += 1
-        return with_longer_side(style, size_px)
+        larger = range(size_px, LONGEST_PX)
+        further = bisect_left(larger, enough, key=lambda px: self._positions(with_longer_side(style, px)))
+        return with_longer_side(style, size_px + further)
 
     def _positions(self, shape: Shape) -> int:
         return self.layer.side(shape[0]) * self.layer.side(shape[1])
