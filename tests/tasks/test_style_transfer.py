@@ -500,7 +500,9 @@ def test_a_job_cancelled_on_its_way_keeps_what_is_painted_by_then(
     assert ended.summary["loss"] == pytest.approx(rows[-1]["total"])
 
 
-@pytest.mark.parametrize(("reports", "where"), [(3, "style"), (12, "content"), (20, "loss")])
+@pytest.mark.parametrize(
+    ("reports", "where"), [(3, "style"), (10, "content"), (16, "first pass"), (22, "second pass")]
+)
 def test_a_cancel_is_seen_between_the_tiles_of_a_large_picture(begin, queue, monkeypatch, reports, where):
     """An evaluation of one may take minutes. 6 tiles of 32 px: of the style image, of the content, and of a first
     evaluation, which passes over them twice; what stops there has not told of an evaluation yet."""
@@ -509,6 +511,7 @@ def test_a_cancel_is_seen_between_the_tiles_of_a_large_picture(begin, queue, mon
     job.left, job.reason = reports, "user"
 
     assert perform(queue.get(job.id), job).status == JobStatus.CANCELLED
+    assert job._progress.metrics == {}, where  # the first evaluation had not come to its end
     assert job.summary["evaluations"] == 0
     assert set(job.artifacts) == {"partial.png", "history.csv"}
 
